@@ -1,0 +1,41 @@
+"""`nox` runs everything: lint, types, and the tests on every Python that pyproject.toml names."""
+
+from __future__ import annotations
+
+import nox
+
+nox.options.default_venv_backend = "venv"
+nox.options.error_on_external_run = True
+
+PROJECT = nox.project.load_toml("pyproject.toml")
+PYTHONS = nox.project.python_versions(PROJECT)  # from the classifiers
+CODE = ("trio_gateway", "tests", "hypothesis_tests", "examples", "benchmarks", "noxfile.py")
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Ruff: rules and format."""
+    session.install("ruff>=0.17,<0.18")  # select = ["ALL"]: a new release is a new set of rules
+    session.run("ruff", "check", *CODE)
+    session.run("ruff", "format", "--check", *CODE)
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Mypy, strict, tests included."""
+    session.install("-e", ".[test]", "mypy>=2.4,<2.5", "nox")
+    session.run("mypy")
+
+
+@nox.session(python=PYTHONS)
+def tests(session: nox.Session) -> None:
+    """Everything under tests/, against the installed package."""
+    session.install(".[test]")
+    session.run("pytest", "tests", *session.posargs)
+
+
+@nox.session
+def properties(session: nox.Session) -> None:
+    """Hypothesis, everything under hypothesis_tests/."""
+    session.install(".[test]")
+    session.run("pytest", "hypothesis_tests", *session.posargs)

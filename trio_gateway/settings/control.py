@@ -1,0 +1,219 @@
+"""The settings of the control plane: MQTT."""
+# ruff: noqa: RUF009  # setting() makes an attrs field, not a shared value
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from attrs import frozen
+
+from trio_gateway.errors import SettingsError
+from trio_gateway.settings.rules import (
+    COUNT,
+    DURATION,
+    Choice,
+    Each,
+    Instance,
+    Number,
+    Optional,
+    Text,
+    Whole,
+    require,
+    setting,
+)
+from trio_gateway.settings.values import ADDRESS_WORDS, Address, BrokerUrl, mask_url
+
+__all__ = ["MqttSettings"]
+
+KIB = 1024
+_FILE = Optional(Instance(Path, "the path of a file"))
+
+
+def _is_broker_url(text: str) -> bool:
+    try:
+        BrokerUrl.parse(text)
+    except SettingsError:
+        return False
+    return True
+
+
+def _is_topic(text: str) -> bool:
+    """A name that can be published to (MQTT 3.1.1, 4.7.1: no wildcards; 4.7.3: no NUL)."""
+    return not set(text) & set("+#\0") and text.count("{client_id}") <= 1
+
+
+@frozen
+class MqttSettings:
+    """The control plane: an embedded endpoint, or a broker that exists already."""
+
+    SECTION: ClassVar[str] = "mqtt"
+
+    url: str | None = setting(
+        None,
+        Optional(Text("mqtt://[USER:PASSWORD@]HOST[:PORT], or mqtts:// for TLS", _is_broker_url)),
+        unit="",
+        help="External broker to use instead of the embedded endpoint.",
+        why="none: `trio-gateway` works without a broker.",
+        mask=mask_url,
+    )
+    listen: Address = setting(
+        Address("127.0.0.1", 1883),
+        Instance(Address, ADDRESS_WORDS),
+        unit="",
+        help="Where the embedded endpoint listens. Not used with an external broker.",
+        why="Loopback until somebody decides otherwise; 1883 is MQTT's registered port.",
+    )
+    max_packet_bytes: int = setting(
+        64 * KIB,
+        Whole(16 * KIB, 268_435_455),
+        unit="bytes",
+        help="Largest MQTT packet taken from a device; a larger one ends its connection.",
+        why="A device's tool list reaches 8,000 bytes before wrapping, so 16 KiB is the least; "
+        "four times that for what firmware will say next. 268,435,455 is MQTT's own limit (2.2.3).",
+    )
+    max_clients: int = setting(
+        1024,
+        COUNT,
+        unit="connections",
+        help="Connections that the embedded endpoint holds at once; more are refused.",
+        why="Guess: 1,000 sessions and a few that reconnect. 1,000 idle ones cost 13 MB.",
+    )
+    max_outbox_bytes: int = setting(
+        256 * KIB,
+        COUNT,
+        unit="bytes",
+        help="Waiting for one slow device; beyond it the device is disconnected.",
+        why="Guess: four of the largest packets.",
+    )
+    connect_timeout: float = setting(
+        10.0,
+        DURATION,
+        unit="s",
+        help="For a device to send CONNECT after TCP's handshake, and for us to reach a broker.",
+        why="Guess. MQTT 3.1.1 (3.1) asks for 'a reasonable amount of time'.",
+    )
+    keepalive_factor: float = setting(
+        1.5,
+        Number(1),
+        unit="x keepalive",
+        help="A device silent for this many of its keepalive intervals is disconnected.",
+        why="MQTT 3.1.1, 3.1.2.10.",
+    )
+    max_keepalive: float = setting(
+        600.0,
+        DURATION,
+        unit="s",
+        help="Keepalive that is applied to a device that asks for none (0) or for a longer one.",
+        why="Guess: 2.5 times the firmware's 240 s. Without it a dead peer is held for ever.",
+    )
+    max_subscriptions: int = setting(
+        32,
+        COUNT,
+        unit="filters",
+        help="Topic filters that one client of the embedded endpoint may hold.",
+        why="Guess. Devices need none: their topics are subscribed for them.",
+    )
+    max_retained: int = setting(
+        1024,
+        Whole(0),
+        unit="messages",
+        help="Retained messages that the embedded endpoint keeps.",
+        why="Guess: one for each client. The gateway itself retains nothing.",
+    )
+    max_retained_bytes: int = setting(
+        1024 * KIB,
+        Whole(0),
+        unit="bytes",
+        help="Topics and payloads of all retained messages together.",
+        why="Guess: 1 KiB for each of 1,024.",
+    )
+    publish_topics: tuple[str, ...] = setting(
+        ("device-server", "devices/{client_id}/hello", "devices/{client_id}/data"),
+        Each(Text("a topic without wildcards, {client_id} at most once", _is_topic)),
+        unit="",
+        help="Topics on which devices speak. With an external broker only those that hold "
+        "{client_id} say who spoke; the rest need `ingest_topic`.",
+        why="The first is what devices are usually given; the others name the sender.",
+    )
+    ingest_topic: str = setting(
+        "internal/server-ingest",
+        Text("a topic without wildcards", lambda text: _is_topic(text) and "{" not in text),
+        unit="",
+        help="Where a rule in the external broker republishes what devices say, with the sender.",
+        why="The topic of the EMQX rule that the gateways in use come with.",
+    )
+    reply_to: Literal["auto", "client_id", "mac"] = setting(
+        "auto",
+        Choice("auto", "client_id", "mac"),
+        unit="",
+        help="Topic for a device on an external broker: devices/p2p/ and the client id, or the "
+        "MAC. auto = the client id for three-part ids, the MAC for two-part ones.",
+        why="What the earlier gateway does. The embedded endpoint subscribes a device to both.",
+    )
+    reconnect_min: float = setting(
+        1.0,
+        DURATION,
+        unit="s",
+        help="First wait before the external broker is tried again; doubles with each failure.",
+        why="Guess: a broker restarts in about a second.",
+    )
+    reconnect_max: float = setting(
+        30.0,
+        DURATION,
+        unit="s",
+        help="Longest such wait.",
+        why="Guess: half of the 60 s after which a device itself reconnects.",
+    )
+    inbox_messages: int = setting(
+        4096,
+        COUNT,
+        unit="messages",
+        help="Messages from the external broker that wait to be read; more are dropped, counted.",
+        why="Half a second at the 9,000 messages/s that were measured; aiomqtt's own queue has no "
+        "bound and grew to 143 MB in 12 s.",
+    )
+    tls_ca_file: Path | None = setting(
+        None,
+        _FILE,
+        unit="",
+        help="Certificates to trust for mqtts://, PEM. none = those of the system.",
+        why="none: a broker with a public certificate needs nothing.",
+    )
+    tls_cert_file: Path | None = setting(
+        None,
+        _FILE,
+        unit="",
+        help="Our own certificate for mqtts://, PEM, if the broker asks for one.",
+        why="none: few brokers do.",
+    )
+    tls_key_file: Path | None = setting(
+        None,
+        _FILE,
+        unit="",
+        help="Private key of `tls_cert_file`, PEM. none = in the same file.",
+        why="none: as Python's load_cert_chain has it.",
+    )
+
+    def __attrs_post_init__(self) -> None:
+        require(
+            self,
+            "reconnect_min must not be above reconnect_max",
+            "reconnect_min",
+            "reconnect_max",
+            holds=self.reconnect_min <= self.reconnect_max,
+        )
+        require(
+            self,
+            "max_outbox_bytes must hold at least one packet of max_packet_bytes",
+            "max_packet_bytes",
+            "max_outbox_bytes",
+            holds=self.max_packet_bytes <= self.max_outbox_bytes,
+        )
+        require(
+            self,
+            "a key needs its certificate: set tls_cert_file too",
+            "tls_key_file",
+            "tls_cert_file",
+            holds=self.tls_key_file is None or self.tls_cert_file is not None,
+        )

@@ -1,0 +1,237 @@
+"""The settings of the codec workers and of the scaler that adds and retires them."""
+# setting() makes an attrs field, not a shared value
+
+from __future__ import annotations
+
+import sys
+from platform import python_version
+from typing import ClassVar, Literal
+
+from attrs import frozen
+
+from trio_gateway.settings.rules import (
+    COUNT,
+    DURATION,
+    Choice,
+    Number,
+    Optional,
+    Text,
+    Whole,
+    require,
+    setting,
+)
+
+__all__ = [
+    "PoolSettings",
+    "ScalingSettings",
+]
+
+_PERCENT = Number(0, 100)
+
+
+@frozen
+class PoolSettings:
+    """The codec workers."""
+
+    SECTION: ClassVar[str] = "pool"
+
+    min_workers: int = setting(
+        2,
+        Whole(1, 64),
+        unit="workers",
+        help="Always running.",
+        why="The earlier gateway; with two, one that dies leaves one.",
+    )
+    max_workers: int = setting(
+        8,
+        Whole(1, 64),
+        unit="workers",
+        help="Never more.",
+        why="The earlier gateway.",
+    )
+    kind: Literal["auto", "thread", "interpreter"] = setting(
+        "auto",
+        Choice("auto", "thread", "interpreter", note="interpreter needs Python 3.13 or later"),
+        unit="",
+        help="What a worker is. auto = isolated interpreters where they work, else threads.",
+        why="Measured on 3.13, Trio thread half busy: interpreters do 1.5 to 2.2 times the frames.",
+    )
+    in_flight: int = setting(
+        4,
+        Whole(1, 256),
+        unit="frames",
+        help="Given to one worker at a time.",
+        why="Guess between 1 (hand-over costs half of the throughput) and 8 (late choice lost). "
+        "Up to 256 tickets never fill a pipe.",
+    )
+    slots: int = setting(
+        1024,
+        Whole(1, 1 << 20),
+        unit="frames",
+        help="Size of the buffer pool: frames between the moment they are queued and their result.",
+        why="Guess: one for each of 1,000 sessions.",
+    )
+    backlog_frames: int = setting(
+        50,
+        COUNT,
+        unit="frames",
+        help="Waiting for one stream; beyond it the oldest is dropped and counted.",
+        why="3 s of speech; older than that, nobody wants to hear it.",
+    )
+    deadline: float = setting(
+        0.150,
+        DURATION,
+        unit="s",
+        help="A frame that takes longer through the pool is counted as late.",
+        why="ITU-T G.114: 150 ms one way is what a conversation does not notice.",
+    )
+    drain_timeout: float = setting(
+        2.0,
+        DURATION,
+        unit="s",
+        help="For a retired worker to finish what it holds; then it is reported and let go.",
+        why="Draining takes milliseconds; 2 s means that libopus hangs.",
+    )
+    libopus: str | None = setting(
+        None,
+        Optional(Text("the path of a shared library")),
+        unit="",
+        help="Another libopus to load. none = the one in the opuslib-next-bundled wheel.",
+        why="none: no system package needed.",
+    )
+    switch_interval: float | None = setting(
+        None,
+        Optional(Number(1e-6, 0.1)),
+        unit="s",
+        help="sys.setswitchinterval for the whole program, while workers are threads. none = leave "
+        "it alone.",
+        why="none: the program around an embedded gateway decides. The command line sets 0.0005: "
+        "measured, 16 to 30 % more frames and a quarter of the p99 with a busy Trio thread.",
+    )
+
+    def __attrs_post_init__(self) -> None:
+        require(
+            self,
+            "min_workers must not be above max_workers",
+            "min_workers",
+            "max_workers",
+            holds=self.min_workers <= self.max_workers,
+        )
+        require(
+            self,
+            f"interpreter needs Python 3.13 or later, and this is {python_version()}",
+            "kind",
+            holds=self.kind != "interpreter" or sys.version_info >= (3, 13),
+        )
+        require(
+            self,
+            "slots must be at least max_workers x in_flight",
+            "slots",
+            "max_workers",
+            "in_flight",
+            holds=self.max_workers * self.in_flight <= self.slots,
+        )
+
+
+@frozen
+class ScalingSettings:
+    """When workers come (any signal is high) and go (all signals are low)."""
+
+    SECTION: ClassVar[str] = "scaling"
+
+    interval: float = setting(
+        10.0,
+        DURATION,
+        unit="s",
+        help="Between two looks at the signals.",
+        why="The earlier gateway.",
+    )
+    window: float = setting(
+        10.0,
+        DURATION,
+        unit="s",
+        help="How far back the signals look.",
+        why="The interval: each look sees what happened since the last one, once.",
+    )
+    load_up: float = setting(
+        70.0,
+        Number(0),
+        unit="%",
+        help="Add workers above this load = frames pending per worker / `frames_per_worker`.",
+        why="The earlier gateway.",
+    )
+    load_down: float = setting(
+        30.0,
+        Number(0),
+        unit="%",
+        help="Retire workers only below this load.",
+        why="The earlier gateway.",
+    )
+    cpu_up: float = setting(
+        60.0,
+        _PERCENT,
+        unit="%",
+        help="Add workers above this use of the cores that this program may run on.",
+        why="The earlier gateway.",
+    )
+    cpu_down: float = setting(
+        30.0,
+        _PERCENT,
+        unit="%",
+        help="Retire workers only below this.",
+        why="The earlier gateway.",
+    )
+    latency_up: float = setting(
+        0.050,
+        DURATION,
+        unit="s",
+        help="Add workers when a frame in the window took longer than this through the pool.",
+        why="The earlier gateway.",
+    )
+    latency_down: float = setting(
+        0.010,
+        DURATION,
+        unit="s",
+        help="Retire workers only when all were faster.",
+        why="The earlier gateway.",
+    )
+    queue_per_worker_up: float = setting(
+        3.0,
+        DURATION,
+        unit="frames",
+        help="Add workers when more than this many frames per worker wait for one. They are "
+        "retired only when none waits.",
+        why="The earlier gateway.",
+    )
+    frames_per_worker: float = setting(
+        5.0,
+        DURATION,
+        unit="frames",
+        help="Pending frames that count as 100 % load of one worker.",
+        why="The earlier gateway: the 5 in 'pending per worker / 5'.",
+    )
+    cooldown_up: float = setting(
+        30.0,
+        Number(0),
+        unit="s",
+        help="After a change, before workers are added.",
+        why="The earlier gateway.",
+    )
+    cooldown_down: float = setting(
+        60.0,
+        Number(0),
+        unit="s",
+        help="After a change, before workers are retired.",
+        why="The earlier gateway.",
+    )
+
+    def __attrs_post_init__(self) -> None:
+        for signal in ("load", "cpu", "latency"):
+            down, up = f"{signal}_down", f"{signal}_up"
+            require(
+                self,
+                f"{down} must be below {up}, or the pool would swing",
+                down,
+                up,
+                holds=getattr(self, down) < getattr(self, up),
+            )
