@@ -1,0 +1,1 @@
+"""Pure protocol and policy: no I/O, no clock, no randomness."""

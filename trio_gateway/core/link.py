@@ -1,0 +1,197 @@
+"""One session's audio plane without the socket: datagrams in, frames in order out, and back.
+
+    datagram -> header -> new? -> plausible? -> decrypt -> Opus? -> believed? -> in order -> frames
+
+Each step is a file of its own; this one puts them in a row and counts what each refused.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from attrs import define, field, frozen
+
+from trio_gateway.core.cipher import AudioCipher
+from trio_gateway.core.jitter import JitterBuffer, UplinkFrame
+from trio_gateway.core.opus_packet import duration_untrusted
+from trio_gateway.core.packet import header, parse_datagram_untrusted
+from trio_gateway.core.pinning import Address, SourcePin
+from trio_gateway.core.replay import ReplayWindow, Seen
+from trio_gateway.core.sealing import Sealer
+from trio_gateway.core.serial import unrolled
+from trio_gateway.errors import BadPacket
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["Address", "AudioLink", "LinkStatistics", "UplinkFrame"]
+
+
+@frozen
+class LinkStatistics:
+    """Counts since the link began; `received` is the sum of the six marked with +, and of `bad`.
+
+    Attributes:
+        received: Datagrams given to the link.
+        delivered: + Frames that left with their payload.
+        lost: Frames that left as lost.
+        skipped: Missing frames of long gaps that were not named.
+        duplicate: + Datagrams with a sequence that had been here.
+        late: + Datagrams whose place in the stream had passed.
+        unconfirmed: + Datagrams that were held and given up: see pinning.py.
+        waiting: + Datagrams behind a gap now.
+        held: + Datagrams held now until another confirms them.
+        bad: Datagrams refused, by reason.
+        moves: Changes of the device's address.
+        sealed: Datagrams made for the device.
+    """
+
+    received: int
+    delivered: int
+    lost: int
+    skipped: int
+    duplicate: int
+    late: int
+    unconfirmed: int
+    waiting: int
+    held: int
+    bad: Mapping[str, int]
+    moves: int
+    sealed: int
+
+
+@define
+class AudioLink:
+    """Both directions of one session. Times are seconds of the caller's clock.
+
+    Attributes:
+        key: AES-128 key, 16 bytes, made for one hello.
+        ssrc: The session's number on the wire.
+        frame_s: Seconds in a frame, as the device announced.
+        reorder_wait: Seconds to wait for a missing packet. Default: a frame's length, in which the
+            next packet comes anyway.
+        max_gap_frames: Frames of one gap to name as lost. Default: a guess, 0.6 s.
+    """
+
+    key: bytes = field(repr=False)
+    ssrc: int
+    frame_s: float = 0.060
+    reorder_wait: float = 0.060
+    max_gap_frames: int = 10
+
+    _cipher: AudioCipher = field(init=False, repr=False)
+    _window: ReplayWindow = field(init=False, factory=ReplayWindow)
+    _pin: SourcePin = field(init=False)
+    _jitter: JitterBuffer = field(init=False)
+    _sealer: Sealer = field(init=False)
+    _received: int = field(init=False, default=0)
+    _duplicate: int = field(init=False, default=0)
+    _late: int = field(init=False, default=0)
+    _bad: Counter[str] = field(init=False, factory=Counter)
+
+    def __attrs_post_init__(self) -> None:
+        self._cipher = AudioCipher(self.key)
+        self._pin = SourcePin(self.frame_s, self.reorder_wait)
+        self._jitter = JitterBuffer(self.reorder_wait, self.max_gap_frames)
+        self._sealer = Sealer(self.key, self.ssrc)
+
+    @property
+    def nonce(self) -> bytes:
+        """The header template for the hello answer, 16 bytes."""
+        return header(self.ssrc)
+
+    @property
+    def remote(self) -> Address | None:
+        """Where the device is, once it has spoken."""
+        return self._pin.address
+
+    def receive_datagram_untrusted(
+        self, data: bytes, addr: Address, now: float
+    ) -> list[UplinkFrame]:
+        """Take a datagram; return the frames that can leave now, in order.
+
+        A datagram that is well-formed but late, a duplicate or held returns nothing and is counted.
+
+        Raises:
+            BadPacket: `short`, `bad_type`, `bad_length`, `wrong_ssrc`, `implausible` or `not_opus`.
+                It is counted here, too.
+        """
+        self._received += 1
+        try:
+            return self._receive_untrusted(data, addr, now)
+        except BadPacket as bad:
+            self._bad[bad.reason] += 1
+            raise
+
+    def _receive_untrusted(self, data: bytes, addr: Address, now: float) -> list[UplinkFrame]:
+        packet = parse_datagram_untrusted(data)
+        if packet.ssrc != self.ssrc:
+            raise BadPacket("wrong_ssrc")
+        window, jitter = self._window, self._jitter
+        sequence = unrolled(packet.sequence, window.highest)
+        ahead = sequence - window.highest
+        if ahead <= 0 and self._is_over(sequence):
+            return []
+        self._pin.check_jump_untrusted(ahead, now)
+        opus = self._cipher.apply(packet.iv, packet.payload)
+        samples = duration_untrusted(opus)
+        frame = UplinkFrame(sequence, opus, packet.timestamp_ms)
+        ready: list[UplinkFrame] = []
+        for believed, arrived in self._pin.admit_untrusted(
+            frame, addr, ahead=ahead, samples=samples, now=now
+        ):
+            window.mark(believed.sequence)
+            ready += jitter.push(believed, arrived)
+        if jitter.waiting:
+            ready += jitter.handle_timer(now)  # what was held has had part of its wait
+        return ready
+
+    def _is_over(self, sequence: int) -> bool:
+        """Count a sequence that was here before or whose place has passed."""
+        seen = self._window.look(sequence)
+        if seen is Seen.DUPLICATE:
+            self._duplicate += 1
+        elif seen is Seen.TOO_OLD or self._jitter.is_late(sequence):
+            self._late += 1
+        else:
+            return False
+        return True
+
+    def get_timer(self) -> float | None:
+        """Return when `handle_timer` wants to be called, or None."""
+        return self._jitter.get_timer()
+
+    def handle_timer(self, now: float) -> list[UplinkFrame]:
+        """Give up the gaps that were waited for long enough; return what can leave now."""
+        return self._jitter.handle_timer(now)
+
+    def flush(self) -> list[UplinkFrame]:
+        """Wait for no gap any more (the device has stopped speaking); return what was behind it."""
+        return self._jitter.flush()
+
+    def seal(self, opus: bytes, now: float) -> bytes:
+        """Return the datagram that carries one Opus packet to the device.
+
+        Raises:
+            KeystreamExhausted: The session has to be renewed (by a new hello).
+        """
+        return self._sealer.seal(opus, now)
+
+    def statistics(self) -> LinkStatistics:
+        """Return the counts."""
+        pin, jitter = self._pin, self._jitter
+        return LinkStatistics(
+            received=self._received,
+            delivered=jitter.delivered,
+            lost=jitter.lost,
+            skipped=jitter.skipped,
+            duplicate=self._duplicate,
+            late=self._late,
+            unconfirmed=pin.unconfirmed,
+            waiting=jitter.waiting,
+            held=pin.held,
+            bad=dict(self._bad),
+            moves=pin.moves,
+            sealed=self._sealer.sequence,
+        )
