@@ -1,0 +1,50 @@
+"""libopus as others call it: opuslib's own classes on one thread, and speech to feed them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+import opuslib_next
+from opuslib_next.api import ctl
+from opuslib_next.api import decoder as decoder_api
+from opuslib_next.api import encoder as encoder_api
+
+from trio_gateway.speech import load_clip
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["ReferenceDecoder", "ReferenceEncoder", "speech"]
+
+
+def speech(samples: int) -> NDArray[np.int16]:
+    """A clip that ships with the package, repeated; at another rate it is only another voice."""
+    clip = load_clip()
+    return np.tile(clip, -(-samples // len(clip)))[:samples]
+
+
+class ReferenceEncoder:
+    def __init__(self, rate: int, *, complexity: int = 5, bitrate: int = 24000) -> None:
+        self._encoder = opuslib_next.Encoder(rate, 1, opuslib_next.APPLICATION_AUDIO)
+        state = self._encoder.encoder_state
+        encoder_api.encoder_ctl(state, ctl.set_complexity, complexity)
+        encoder_api.encoder_ctl(state, ctl.set_bitrate, bitrate)
+
+    def encode(self, pcm: NDArray[np.int16]) -> bytes:
+        return cast("bytes", self._encoder.encode(pcm.tobytes(), len(pcm)))
+
+
+class ReferenceDecoder:
+    def __init__(self, rate: int) -> None:
+        self._rate = rate
+        self._state = decoder_api.create_state(rate, 1)
+
+    def decode(self, packet: bytes) -> NDArray[np.int16]:
+        room = self._rate * 120 // 1000
+        pcm = decoder_api.decode(self._state, packet, len(packet), room, False, 1)
+        return np.frombuffer(pcm, np.int16)
+
+    def conceal(self, samples: int) -> NDArray[np.int16]:
+        pcm = decoder_api.decode(self._state, b"", 0, samples, False, 1)
+        return np.frombuffer(pcm, np.int16)[:samples]

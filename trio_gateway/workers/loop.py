@@ -1,0 +1,111 @@
+"""What a worker does: read tickets, call libopus, write completions, until end-of-file.
+
+Rule 1: standard library only. This file is imported inside isolated interpreters.
+Rule 2: a worker owns nothing. Codec states and the slab are memory that it is lent by address for
+the length of one ticket.
+Rule 3: what was finished is reported, also when something raises in the middle of a batch.
+"""
+
+from __future__ import annotations
+
+import os
+from time import perf_counter_ns
+from typing import Final
+
+from trio_gateway.workers.codec import STOP, Codec, Reference, reference
+from trio_gateway.workers.wire import COMPLETION, READY, REQUEST_BYTES, TICKET
+
+__all__ = ["run"]
+
+# Completions leave at least this often during a batch: in a burst of 64 encodes the first result is
+# seen after 1.4 ms instead of 26, for 7 % more CPU. One write per frame would cost 11 to 48 %.
+FLUSH_NS: Final = 1_000_000
+
+# References to codec states, cached by address: more streams than this and the cache starts anew.
+STATES: Final = 4096
+
+
+def run(
+    request_fd: int,
+    reply_fd: int,
+    slab: int,
+    slot_bytes: int,
+    packet_bytes: int,
+    library: str,
+) -> None:
+    """Work until the other end closes, or a STOP ticket comes.
+
+    Args:
+        request_fd: Blocking descriptor to read tickets from.
+        reply_fd: Blocking descriptor to write completions to. Both stay the caller's to close.
+        slab: Address of slot 0.
+        slot_bytes: Distance between slots. A slot is a packet area followed by a PCM area.
+        packet_bytes: Size of the packet area.
+        library: Path of libopus.
+
+    Raises:
+        OSError: libopus cannot be loaded, or the Trio side closed its end of the replies.
+    """
+    codec = Codec(library)
+    batch = _Batch(codec, reply_fd, slab, slot_bytes, packet_bytes)
+    _write(reply_fd, COMPLETION.pack(READY, 0, 0))
+    rest = b""
+    while data := os.read(request_fd, REQUEST_BYTES):
+        data = rest + data
+        whole = len(data) - len(data) % TICKET.size
+        if batch.work_off(data[:whole]):
+            return
+        rest = data[whole:]
+
+
+class _Batch:
+    def __init__(
+        self, codec: Codec, reply_fd: int, slab: int, slot_bytes: int, packet_bytes: int
+    ) -> None:
+        self._perform = codec.perform
+        self._reply_fd = reply_fd
+        self._slab = slab
+        self._slot_bytes = slot_bytes
+        self._packet_bytes = packet_bytes
+        self._slots: dict[int, tuple[Reference, Reference]] = {}
+        self._states: dict[int, Reference] = {}
+
+    def work_off(self, tickets: bytes) -> bool:
+        """Do whole tickets in order. True when one of them was STOP."""
+        replies = bytearray()
+        flushed = perf_counter_ns()
+        try:
+            for state, number, slot, length, samples, operation in TICKET.iter_unpack(tickets):
+                if operation == STOP:
+                    return True
+                packet, pcm = self._slots.get(slot) or self._slot(slot)
+                codec = self._states.get(state) or self._state(state)
+                started = perf_counter_ns()
+                result = self._perform(operation, codec, packet, length, pcm, samples)
+                ended = perf_counter_ns()
+                replies += COMPLETION.pack(number, result, min(ended - started, 0xFFFF_FFFF))
+                if ended - flushed > FLUSH_NS:
+                    _write(self._reply_fd, replies)
+                    replies.clear()
+                    flushed = ended
+        finally:
+            _write(self._reply_fd, replies)
+        return False
+
+    def _slot(self, slot: int) -> tuple[Reference, Reference]:
+        address = self._slab + slot * self._slot_bytes
+        references = reference(address), reference(address + self._packet_bytes)
+        self._slots[slot] = references
+        return references
+
+    def _state(self, state: int) -> Reference:
+        if len(self._states) >= STATES:
+            self._states.clear()
+        self._states[state] = made = reference(state)
+        return made
+
+
+def _write(fd: int, data: bytes | bytearray) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]

@@ -1,0 +1,182 @@
+"""Streams: one codec state each, for as long as somebody speaks or listens."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Self, cast
+
+import numpy as np
+import outcome
+import trio
+
+from trio_gateway.errors import FrameDropped, PoolClosed
+from trio_gateway.workers.codec import CONCEAL, DECODE, ENCODE, RECOVER
+from trio_gateway.workers.dispatch import Frame, StreamQueue
+from trio_gateway.workers.opus import MAX_FRAME_MS, SAMPLE_RATES
+from trio_gateway.workers.slab import MAX_PACKET_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from trio_gateway.workers.dispatch import Dispatcher, Done
+    from trio_gateway.workers.opus import OpusState
+
+__all__ = ["Decoder", "Encoder"]
+
+# Frame lengths that opus_encode takes, in units of 1/400 s (2.5 ms): opus_encoder.h.
+_FRAME_UNITS = frozenset({1, 2, 4, 8, 16, 24, 32, 40, 48})
+
+
+class _Stream:
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        make_state: Callable[[], OpusState],
+        rate: int,
+        *,
+        max_backlog: int,
+        max_packet_bytes: int,
+        on_close: Callable[[_Stream], None],
+    ) -> None:
+        if rate not in SAMPLE_RATES:
+            raise ValueError(f"sample rate {rate}: Opus takes {SAMPLE_RATES}")
+        self.rate = rate
+        self._dispatcher = dispatcher
+        self._on_close = on_close
+        self._queue = StreamQueue(
+            make_state,
+            max_backlog=max_backlog,
+            max_packet_bytes=max_packet_bytes,
+            frame_samples=rate * 60 // 1000,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Take no more frames and drop those that no worker has yet. May be called twice."""
+        self._shut(FrameDropped("the stream was closed"))
+
+    def _shut(self, why: Exception) -> None:
+        if not self._queue.closed:
+            self._queue.closed = True
+            self._on_close(self)
+            self._dispatcher.discard(self._queue, why)
+
+    def _submit(
+        self, operation: int, data: bytes | NDArray[np.int16] | None, samples: int, done: Done
+    ) -> Frame:
+        if self._queue.closed:
+            raise PoolClosed("this stream or its pool is closed")
+        frame = Frame(self._queue, operation, data, samples, done)
+        self._dispatcher.submit(frame)
+        return frame
+
+    async def _perform(
+        self, operation: int, data: bytes | NDArray[np.int16] | None, samples: int
+    ) -> object:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        task = trio.lowlevel.current_task()
+
+        def done(result: object) -> None:
+            trio.lowlevel.reschedule(
+                task,
+                outcome.Error(result) if isinstance(result, Exception) else outcome.Value(result),
+            )
+
+        frame = self._submit(operation, data, samples, done)
+
+        def abort(_: Callable[[], None]) -> trio.lowlevel.Abort:
+            self._dispatcher.withdraw(frame)
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        return await trio.lowlevel.wait_task_rescheduled(abort)
+
+
+class Decoder(_Stream):
+    """One Opus decoder, mono. Frames are decoded in the order of the calls.
+
+    Every method exists twice: to be awaited, and with a callback `done(result)` that is called in
+    the Trio thread with the samples or with the exception; it must not raise.
+    """
+
+    async def decode(self, packet: bytes) -> NDArray[np.int16]:
+        """Decode one packet.
+
+        Returns:
+            int16 samples at `rate`, as many as the packet holds (2.5 to 120 ms).
+
+        Raises:
+            CodecError: libopus refuses the packet.
+            FrameDropped: More frames came after it than the backlog holds, or the stream closed.
+            PoolClosed: The stream or the pool was closed before.
+        """
+        _check_packet(packet)
+        return cast("NDArray[np.int16]", await self._perform(DECODE, packet, self._room))
+
+    async def conceal(self, samples: int) -> NDArray[np.int16]:
+        """Fill in a lost frame of `samples` samples (packet-loss concealment)."""
+        self._check_samples(samples)
+        return cast("NDArray[np.int16]", await self._perform(CONCEAL, None, samples))
+
+    async def recover(self, packet: bytes, samples: int) -> NDArray[np.int16]:
+        """Decode the lost frame before `packet` from its in-band FEC, or conceal it without."""
+        _check_packet(packet)
+        self._check_samples(samples)
+        return cast("NDArray[np.int16]", await self._perform(RECOVER, packet, samples))
+
+    def submit_decode(self, packet: bytes, done: Done) -> None:
+        """`decode` with a callback."""
+        _check_packet(packet)
+        self._submit(DECODE, packet, self._room, done)
+
+    def submit_conceal(self, samples: int, done: Done) -> None:
+        """`conceal` with a callback."""
+        self._check_samples(samples)
+        self._submit(CONCEAL, None, samples, done)
+
+    @property
+    def _room(self) -> int:
+        return self.rate * MAX_FRAME_MS // 1000
+
+    def _check_samples(self, samples: int) -> None:
+        if samples <= 0 or samples * 400 % self.rate or samples > self._room:
+            raise ValueError(f"{samples} samples are no multiple of 2.5 ms up to 120 ms")
+
+
+class Encoder(_Stream):
+    """One Opus encoder, mono. Frames are encoded in the order of the calls."""
+
+    async def encode(self, pcm: NDArray[np.int16]) -> bytes:
+        """Encode one frame.
+
+        Args:
+            pcm: int16 samples at `rate`, shape (n,), 2.5, 5, 10, 20, 40, 60, 80, 100 or 120 ms.
+
+        Raises:
+            CodecError, FrameDropped, PoolClosed: As for `Decoder.decode`.
+        """
+        self._check_pcm(pcm)
+        return cast("bytes", await self._perform(ENCODE, pcm, len(pcm)))
+
+    def submit_encode(self, pcm: NDArray[np.int16], done: Done) -> None:
+        """`encode` with a callback `done(packet_or_exception)`; `pcm` must not change meanwhile."""
+        self._check_pcm(pcm)
+        self._submit(ENCODE, pcm, len(pcm), done)
+
+    def _check_pcm(self, pcm: NDArray[np.int16]) -> None:
+        if pcm.dtype != np.int16 or pcm.ndim != 1:
+            raise ValueError(
+                f"PCM is {pcm.dtype} of shape {pcm.shape}; int16 of shape (n,) is needed"
+            )
+        if len(pcm) * 400 % self.rate or len(pcm) * 400 // self.rate not in _FRAME_UNITS:
+            raise ValueError(f"{len(pcm)} samples at {self.rate} Hz are no Opus frame length")
+
+
+def _check_packet(packet: bytes) -> None:
+    if not 0 < len(packet) <= MAX_PACKET_BYTES:
+        raise ValueError(f"a packet of {len(packet)} bytes; 1 to {MAX_PACKET_BYTES} are possible")
