@@ -1,0 +1,251 @@
+"""A real mosquitto on 127.0.0.1, which a test may stop and start again on the same port."""
+
+from __future__ import annotations
+
+import base64
+import datetime as dt
+import getpass
+import hashlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+from contextlib import asynccontextmanager
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import trio
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+
+__all__ = ["Mosquitto", "open_mosquitto"]
+
+START_TIMEOUT = 10.0  # s; it takes 10 ms
+HOST = "127.0.0.1"
+
+
+@asynccontextmanager
+async def open_mosquitto(
+    *, users: Mapping[str, str] | None = None, tls: bool = False
+) -> AsyncIterator[Mosquitto]:
+    """Start a broker; it is killed on the way out.
+
+    Args:
+        users: Name -> password of those who may connect. None: everybody.
+        tls: Speak TLS with a certificate for 127.0.0.1, signed by the CA in `broker.ca_file`.
+    """
+    with tempfile.TemporaryDirectory(prefix="mosquitto-") as folder:
+        async with trio.open_nursery() as nursery:
+            broker = Mosquitto(Path(folder), nursery, users=users, tls=tls)
+            await broker.start()
+            try:
+                yield broker
+            finally:
+                with trio.CancelScope(shield=True):  # SIGKILL is not refused
+                    await broker.stop()
+
+
+class Mosquitto:
+    """The broker. Use `open_mosquitto`.
+
+    Attributes:
+        port: The same over all restarts.
+        ca_file: The certificate to trust, or None without TLS.
+        log: Lines that it wrote, of all its lives.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        nursery: trio.Nursery,
+        *,
+        users: Mapping[str, str] | None,
+        tls: bool,
+    ) -> None:
+        self.port = _free_port()
+        self.log: list[str] = []
+        self.ca_file = _write_certificates(folder) if tls else None
+        self._folder = folder
+        self._nursery = nursery
+        self._logged = trio.Event()
+        self._process: trio.Process | None = None
+        if users is not None:
+            self.set_users(users)
+        self._write_config(passwords=users is not None)
+
+    @property
+    def url(self) -> str:
+        """For `MqttSettings.url`, without user and password."""
+        return f"mqtt{'s' if self.ca_file else ''}://{HOST}:{self.port}"
+
+    @property
+    def pid(self) -> int:
+        """Of the process that runs now."""
+        assert self._process is not None
+        return self._process.pid
+
+    def url_for(self, user: str, password: str) -> str:
+        """Return the URL with credentials as given, percent signs included."""
+        return self.url.replace("://", f"://{user}:{password}@")
+
+    def set_users(self, users: Mapping[str, str]) -> None:
+        """Write the password file; a running broker reads it again."""
+        lines = (f"{name}:{_hashed(password)}\n" for name, password in users.items())
+        (self._folder / "passwords").write_text("".join(lines), encoding="utf-8")
+        if self._process is not None:
+            self._process.send_signal(signal.SIGHUP)
+
+    async def start(self) -> None:
+        """Start, and return when it listens."""
+        assert self._process is None
+        seen = len(self.log)
+        command = [_binary(), "-c", str(self._folder / "mosquitto.conf")]
+        self._process = await trio.lowlevel.open_process(command, stderr=subprocess.PIPE)
+        self._nursery.start_soon(self._read_log, self._process)
+        with trio.fail_after(START_TIMEOUT):
+            await self.wait_log(" running", since=seen)
+
+    async def stop(self) -> None:
+        """Kill it; no change if it is not running.
+
+        SIGTERM would be lost if it came in the first millisecond: mosquitto installs its handlers
+        before it sets the flag that they clear.
+        """
+        if self._process is not None:
+            self._process.kill()
+            await self._process.wait()
+            self._process = None
+
+    async def restart(self) -> None:
+        """Stop and start it on the same port."""
+        await self.stop()
+        await self.start()
+
+    async def wait_log(self, text: str, *, since: int = 0) -> str:
+        """Return the first line from number `since` on that contains `text`; wait for it."""
+        while True:
+            for line in self.log[since:]:
+                if text in line:
+                    return line
+            if self._process is None or self._process.returncode is not None:
+                raise RuntimeError("mosquitto ended: " + "\n".join(self.log))
+            self._logged = trio.Event()
+            await self._logged.wait()
+
+    async def _read_log(self, process: trio.Process) -> None:
+        assert process.stderr is not None
+        rest = b""
+        async with process.stderr as pipe:
+            async for chunk in pipe:
+                *lines, rest = (rest + chunk).split(b"\n")
+                self.log.extend(line.decode("utf-8", "replace") for line in lines)
+                self._logged.set()
+        await process.wait()
+        self._logged.set()
+
+    def _write_config(self, *, passwords: bool) -> None:
+        lines = [
+            f"listener {self.port} {HOST}",
+            f"user {getpass.getuser()}",  # root's would turn into one that cannot read our files
+            "log_dest stderr",
+            "log_type all",
+            "sys_interval 0",
+            f"allow_anonymous {'false' if passwords else 'true'}",
+        ]
+        if passwords:
+            lines.append(f"password_file {self._folder / 'passwords'}")
+        if self.ca_file is not None:
+            lines += [f"{name} {self._folder / name}.pem" for name in ("certfile", "keyfile")]
+        (self._folder / "mosquitto.conf").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _binary() -> str:
+    # Debian installs it where only root's PATH looks.
+    path = shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
+    if path is None:
+        raise RuntimeError("these tests need mosquitto: apt-get install mosquitto")
+    return path
+
+
+def _free_port() -> int:
+    # mosquitto takes port 0 for a Unix socket, so it cannot be asked to choose.
+    with socket.socket() as sock:
+        sock.bind((HOST, 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+def _hashed(password: str) -> str:
+    """Return a line's second part as mosquitto_passwd makes it: PBKDF2 over SHA-512."""
+    salt, rounds = os.urandom(12), 101
+    digest = hashlib.pbkdf2_hmac("sha512", password.encode(), salt, rounds)
+    return f"$7${rounds}${base64.b64encode(salt).decode()}${base64.b64encode(digest).decode()}"
+
+
+def _write_certificates(folder: Path) -> Path:
+    """Write a CA and a server certificate for 127.0.0.1; return the CA's file."""
+    ca_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
+    ca_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test CA")])
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, HOST)])
+    ca = (
+        _certificate(ca_name, ca_name, ca_key.public_key())
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_CA_USAGE, critical=True)
+        .add_extension(
+            x509.SubjectKeyIdentifier.from_public_key(ca_key.public_key()), critical=False
+        )
+        .sign(ca_key, hashes.SHA256())
+    )
+    server = (
+        _certificate(name, ca_name, key.public_key())
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(IPv4Address(HOST))]), critical=False
+        )
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()), critical=False
+        )
+        .sign(ca_key, hashes.SHA256())
+    )
+    pem = serialization.Encoding.PEM
+    (folder / "ca.pem").write_bytes(ca.public_bytes(pem))
+    (folder / "certfile.pem").write_bytes(server.public_bytes(pem))
+    (folder / "keyfile.pem").write_bytes(
+        key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    return folder / "ca.pem"
+
+
+def _certificate(
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey
+) -> x509.CertificateBuilder:
+    now = dt.datetime.now(dt.UTC)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - dt.timedelta(days=1))
+        .not_valid_after(now + dt.timedelta(days=1))
+    )
+
+
+_CA_USAGE = x509.KeyUsage(  # Python 3.13 verifies strictly (RFC 5280, 4.2.1.3)
+    digital_signature=True,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    key_cert_sign=True,
+    crl_sign=True,
+    encipher_only=False,
+    decipher_only=False,
+)
