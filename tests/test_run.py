@@ -1,0 +1,138 @@
+"""The gateway as a program: real processes, real signals."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+from opus_reference import ReferenceEncoder, speech
+from wire_device import open_device
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+
+class Program:
+    """`python -m trio_gateway`, running."""
+
+    def __init__(self, process: trio.Process, addresses: dict[str, Any]) -> None:
+        self.process = process
+        self.addresses = addresses
+
+    @property
+    def mqtt(self) -> tuple[str, int]:
+        host, _, port = self.addresses["mqtt"].rpartition(":")
+        return host, int(port)
+
+    async def output(self) -> tuple[str, str]:
+        """What it printed, when it has ended."""
+        assert self.process.stdout is not None
+        assert self.process.stderr is not None
+        out = b"".join([chunk async for chunk in self.process.stdout])
+        err = b"".join([chunk async for chunk in self.process.stderr])
+        return out.decode(), err.decode()
+
+
+@asynccontextmanager
+async def open_program(tmp_path: Path, *flags: str) -> AsyncIterator[Program]:
+    ready = tmp_path / "ready.json"
+    listen = ["--mqtt-listen", "127.0.0.1:0", "--udp-listen", "127.0.0.1:0"]
+    command = [sys.executable, "-m", "trio_gateway", *listen, "--ready-file", str(ready), *flags]
+    process = await trio.lowlevel.open_process(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    try:
+        while not ready.exists():
+            assert process.poll() is None, "it ended before it was ready"
+            await trio.sleep(0.02)  # another process: there is nothing to wait on but its file
+        yield Program(process, json.loads(ready.read_text()))
+    finally:
+        process.kill()
+        with trio.CancelScope(shield=True):
+            await process.wait()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_a_signal_ends_an_idle_gateway_with_exit_code_0(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    with trio.fail_after(15):
+        async with open_program(tmp_path) as program:
+            program.process.send_signal(number)
+            assert await program.process.wait() == 0
+            out, err = await program.output()
+    assert "trio-gateway is up" in out
+    assert program.addresses["mqtt"] in out
+    assert program.addresses["udp"] in out
+    assert "--public-host" in out, "how to open it to a network"
+    assert "Traceback" not in err
+    assert "every device is let in" in err
+
+
+async def test_a_live_call_is_played_to_its_end_before_it_leaves(tmp_path: Path) -> None:
+    encoder = ReferenceEncoder(16000)
+    pcm = speech(960 * 15)
+    packets = [encoder.encode(pcm[at : at + 960]) for at in range(0, len(pcm), 960)]
+    with trio.fail_after(15):
+        async with (
+            open_program(tmp_path) as program,
+            open_device(program.mqtt, "G@@@aa_bb_cc_dd_ee_ff@@@u") as device,
+        ):
+            await device.hello()
+            device.listen("start")
+            await device.speak(packets)
+            device.listen("stop")
+            await device.wait_for("tts", state="start")
+            program.process.send_signal(signal.SIGTERM)
+            await device.wait_for("tts", state="stop")
+            await device.wait_for("goodbye", session_id=device.session_id)
+            assert len(device.heard) == len(packets)
+            assert await program.process.wait() == 0
+
+
+async def test_the_grace_period_is_the_limit_and_a_second_signal_is_immediate(
+    tmp_path: Path,
+) -> None:
+    encoder = ReferenceEncoder(16000)
+    pcm = speech(960 * 100)
+    packets = [encoder.encode(pcm[at : at + 960]) for at in range(0, len(pcm), 960)]
+    with trio.fail_after(15):
+        async with (
+            open_program(tmp_path) as program,
+            open_device(program.mqtt, "G@@@aa_bb_cc_dd_ee_ff@@@u") as device,
+        ):
+            await device.hello()
+            device.listen("start")
+            await device.speak(packets)
+            device.listen("stop")
+            await device.wait_for("tts", state="start")
+            started = trio.current_time()
+            program.process.send_signal(signal.SIGINT)
+            await device.first_heard.wait()
+            program.process.send_signal(signal.SIGINT)
+            assert await program.process.wait() == 130
+            assert trio.current_time() - started < 4, "six seconds of answer were left"
+
+
+async def test_an_address_in_use_is_one_line(tmp_path: Path) -> None:
+    with trio.fail_after(15):
+        async with open_program(tmp_path) as program:
+            host, port = program.mqtt
+            result = await trio.run_process(
+                [sys.executable, "-m", "trio_gateway", "--mqtt-listen", f"{host}:{port}"],
+                capture_stdout=True,
+                capture_stderr=True,
+                check=False,
+            )
+    assert result.returncode == 1
+    lines = [line for line in result.stderr.decode().splitlines() if "signature key" not in line]
+    assert len(lines) == 1
+    assert "in use" in lines[0]
+    assert str(port) in lines[0]

@@ -1,0 +1,21 @@
+"""Plays back what was said: when the speaker stops, or at once in realtime mode."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from trio_gateway.session import Session
+
+__all__ = ["echo"]
+
+
+async def echo(session: Session) -> None:
+    """Handle a session by repeating it."""
+    async for utterance in session.utterances():
+        if utterance.mode == "realtime":
+            await session.play(utterance)
+        else:
+            speech = await utterance.collect()
+            if len(speech):
+                await session.play(speech)

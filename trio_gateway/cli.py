@@ -1,0 +1,391 @@
+"""The command line: `trio-gateway`, or `python -m trio_gateway`.
+
+What goes wrong is one line on standard error, never a traceback: exit code 2 when the command or a
+setting is wrong, 1 when something failed that was set right. Everything heavy is imported inside
+the command that needs it, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+import socket
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+from attrs import frozen
+
+from trio_gateway.errors import GatewayError, SettingsError
+from trio_gateway.groups import sole_errors
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from trio_gateway.configuration import Loaded
+    from trio_gateway.settings import Address, Secret, Settings
+
+__all__ = ["main"]
+
+
+@frozen
+class Flag:
+    """A flag, and the setting that it sets. Its text is checked where all settings are."""
+
+    name: str
+    metavar: str
+    path: str
+    help: str
+
+    @property
+    def parameter(self) -> str:
+        """Click's name for it."""
+        return self.name.removeprefix("--").replace("-", "_")
+
+
+WORKERS: Final = Flag(
+    "--workers", "MIN:MAX", "pool.min_workers, pool.max_workers", "Codec workers, fewest and most."
+)
+FLAGS: Final = (
+    Flag("--mqtt", "URL", "mqtt.url", "External MQTT broker: mqtt://USER:PASSWORD@HOST, mqtts://."),
+    Flag("--mqtt-listen", "HOST:PORT", "mqtt.listen", "Embedded MQTT endpoint; port 0 = any."),
+    Flag("--udp-listen", "HOST:PORT", "udp.listen", "Audio datagrams; port 0 = any."),
+    Flag(
+        "--public-host", "NAME", "udp.public_host", "Host that devices are told to send audio to."
+    ),
+    Flag("--http-listen", "HOST:PORT", "http_listen", "HTTP endpoint (off unless given)."),
+    Flag("--backend", "NAME_OR_URL", "backend", "What answers: echo."),
+    WORKERS,
+    Flag("--worker-kind", "KIND", "pool.kind", "auto, thread or interpreter."),
+    Flag(
+        "--signature-key-file", "FILE", "signature_key_file", "Holds the key of device passwords."
+    ),
+    Flag("--log-level", "LEVEL", "log.level", "debug, info, warning or error."),
+)
+
+DEMO_FLAGS: Final = tuple(  # the demo chooses its addresses, its backend and what it says itself
+    flag
+    for flag in FLAGS
+    if flag.name in {"--http-listen", "--workers", "--worker-kind", "--signature-key-file"}
+)
+
+PROGRAM_DEFAULTS: Final = {
+    # Process-wide, so only where the process is ours. The setting says what it gains.
+    "pool.switch_interval": ("default of the command line", 0.0005),
+}
+
+# What bind() says about an address that is taken, not this machine's, or privileged.
+_CANNOT_LISTEN: Final = {errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES}
+
+
+class Program(click.Group):
+    """A group whose commands return their exit code, and whose errors are one line each."""
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        """See click.Command.main, which would print errors as three lines."""
+        if not extra.setdefault("standalone_mode", True):
+            return super().main(*args, **extra)
+        extra["standalone_mode"] = False
+        try:
+            with sole_errors():
+                code = super().main(*args, **extra)
+        except click.ClickException as error:
+            code = _complain(error.format_message(), error.exit_code)
+        except GatewayError as error:
+            code = _complain(str(error), 2 if isinstance(error, SettingsError) else 1)
+        except (KeyboardInterrupt, click.Abort):
+            code = 130  # 128 + SIGINT, as shells say it
+        sys.exit(code)
+
+
+def _complain(text: str, code: int) -> int:
+    for line in text.splitlines():
+        click.echo(f"trio-gateway: {line}", err=True)
+    return code
+
+
+def _with_settings(*flags: Flag) -> Callable[[Callable[..., int]], Callable[..., int]]:
+    """Add --config and flags that set settings."""
+    file = click.Path(path_type=Path)  # its readability is checked with all other settings
+
+    def decorate(command: Callable[..., int]) -> Callable[..., int]:
+        for flag in reversed(flags):
+            command = click.option(flag.name, metavar=flag.metavar, help=flag.help)(command)
+        return click.option("--config", metavar="FILE", type=file, help="TOML file.")(command)
+
+    return decorate
+
+
+def _given(context: click.Context, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Join what stood before the name of a command and after it, which outweighs the former."""
+    before: dict[str, Any] = context.obj or {}
+    meaningless = before.keys() - options.keys()
+    if meaningless:
+        flag = min(meaningless).replace("_", "-")
+        raise click.UsageError(f"--{flag} has no meaning for {context.info_name}")
+    return before | {name: value for name, value in options.items() if value is not None}
+
+
+def _load(context: click.Context, options: Mapping[str, Any]) -> Loaded:
+    from trio_gateway.configuration import load_settings  # noqa: PLC0415  it and what it needs
+
+    given = _given(context, options)
+    config = given.pop("config", None)
+    return load_settings(config, flags=_by_path(given), defaults=PROGRAM_DEFAULTS)
+
+
+def _by_path(texts: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+    """Turn {"mqtt_listen": text} into {"mqtt.listen": ("--mqtt-listen", text)}."""
+    found: dict[str, tuple[str, str]] = {}
+    for flag in FLAGS:
+        text = texts.get(flag.parameter)
+        if text is None:
+            continue
+        if flag is not WORKERS:
+            found[flag.path] = (flag.name, text)
+            continue
+        if not re.fullmatch(r"[0-9]+(:[0-9]+)?", text):
+            allowed = "must be MIN:MAX, or one number for both"
+            raise SettingsError(f"{flag.path} = {text!r} (flag {flag.name}): {allowed}")
+        least, _, most = text.partition(":")
+        found["pool.min_workers"] = (flag.name, least)
+        found["pool.max_workers"] = (flag.name, most or least)
+    return found
+
+
+def _cannot_listen(error: OSError, settings: Settings) -> str | None:
+    """Say in one line that an address cannot be had; None if the error is about anything else."""
+    # A file has a name, an address has none.
+    if not isinstance(error, socket.gaierror) and (
+        error.errno not in _CANNOT_LISTEN or error.filename is not None
+    ):
+        return None
+    mqtt = f"--mqtt-listen {settings.mqtt.listen}" if settings.mqtt.url is None else ""
+    http = f"--http-listen {settings.http_listen}" if settings.http_listen else ""
+    flags = filter(None, (mqtt, f"--udp-listen {settings.udp.listen}", http))
+    return f"cannot listen: {error.strerror} ({', '.join(flags)})"
+
+
+def _version(context: click.Context, _parameter: click.Parameter, wanted: bool) -> None:  # noqa: FBT001
+    if not wanted:
+        return
+    from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415
+    from platform import python_version  # noqa: PLC0415
+
+    from trio_gateway.workers.opus import library_path  # noqa: PLC0415
+
+    try:
+        release = version("trio-gateway")
+    except PackageNotFoundError:
+        release = "(not installed)"
+    try:
+        libopus = library_path()
+    except Exception as error:  # noqa: BLE001  opuslib raises bare Exception; this is a report
+        libopus = f"not found ({error})"
+    click.echo(f"trio-gateway {release}, Python {python_version()}, libopus {libopus}")
+    context.exit()
+
+
+@click.group(
+    "trio-gateway",
+    cls=Program,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+@_with_settings(*FLAGS)
+@click.option(
+    "--ready-file",
+    metavar="PATH",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write the bound addresses there, as JSON, once everything is up.",
+)
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_version,
+    help="Print the versions and paths of what runs.",
+)
+@click.pass_context
+def main(context: click.Context, /, ready_file: Path | None, **given: Any) -> int:
+    """A voice gateway for MQTT devices that scales its own codec workers.
+
+    Without a command, run the gateway: on this machine only, until --mqtt-listen and --udp-listen
+    say otherwise. Ctrl-C drains and leaves; a second Ctrl-C leaves at once.
+    """
+    if context.invoked_subcommand is not None:
+        context.obj = _given(context, {**given, "ready_file": ready_file})
+        return 0
+    if ready_file is not None and not ready_file.parent.is_dir():
+        raise click.UsageError(f"--ready-file {str(ready_file)!r}: no such folder")
+    loaded = _load(context, given)
+    import trio  # noqa: PLC0415
+
+    from trio_gateway import logs, run  # noqa: PLC0415
+
+    logs.configure(loaded.settings.log)
+    try:
+        with sole_errors():
+            return trio.run(run.main, loaded.settings, ready_file)
+    except OSError as error:
+        if text := _cannot_listen(error, loaded.settings):
+            raise GatewayError(text) from error
+        raise
+
+
+@main.command()
+@_with_settings(*FLAGS)
+@click.option("--markdown", is_flag=True, help="Print docs/settings.md instead.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@click.pass_context
+def config(context: click.Context, /, *, markdown: bool, as_json: bool, **given: Any) -> int:
+    """Print what is in force and where each value came from, secrets masked."""
+    from trio_gateway import settings_views as views  # noqa: PLC0415
+
+    if markdown:
+        flags = [(f"{f.name} {f.metavar}", f.path) for f in FLAGS]
+        click.echo(views.as_markdown(flags), nl=False)
+        return 0
+    loaded = _load(context, given)
+    if as_json:
+        click.echo(views.as_json(loaded))
+        return 0
+    for line, changed in views.as_columns(loaded):
+        click.echo(click.style(line, bold=changed))
+    return 0
+
+
+@main.command()
+@_with_settings(*DEMO_FLAGS)
+@click.pass_context
+def demo(context: click.Context, /, **given: Any) -> int:
+    """Run a gateway with simulated devices that talk to it, and check what they hear."""
+    settings = _load(context, given).settings
+    from trio_gateway import demo as demonstration  # noqa: PLC0415
+
+    return demonstration.main(settings)
+
+
+def _address(_context: click.Context, _parameter: click.Parameter, text: str) -> Address:
+    from trio_gateway.settings import Address  # noqa: PLC0415
+
+    try:
+        return Address.parse(text)
+    except SettingsError as error:
+        raise click.BadParameter(str(error)) from error
+
+
+_PROBABILITY: Final = click.FloatRange(0, 1)
+
+
+@main.command()
+@click.option(
+    "--mqtt",
+    "gateway",
+    metavar="HOST:PORT",
+    callback=_address,
+    required=True,
+    help="The gateway's MQTT endpoint.",
+)
+@click.option("--devices", metavar="N", type=click.IntRange(1), default=10, help="How many; 10.")
+@click.option(
+    "--seconds",
+    metavar="S",
+    type=click.FloatRange(0, min_open=True),
+    default=10.0,
+    help="How long they talk, each at least once; 10.",
+)
+@click.option(
+    "--ramp",
+    metavar="S",
+    type=click.FloatRange(0),
+    default=1.0,
+    help="Time over which the devices come, the first at once; 1.",
+)
+@click.option("--together", is_flag=True, help="All talk in chorus, which is the hardest load.")
+@click.option(
+    "--mode",
+    type=click.Choice(["manual", "auto", "realtime"]),
+    default="manual",
+    help="Who notices the end of speech: the device (default), the gateway, or neither.",
+)
+@click.option("--loss", metavar="P", type=_PROBABILITY, default=0.0, help="Datagrams lost, 0 to 1.")
+@click.option(
+    "--reorder",
+    metavar="P",
+    type=_PROBABILITY,
+    default=0.0,
+    help="Datagrams that their successor overtakes, 0 to 1.",
+)
+@click.option(
+    "--jitter-ms",
+    metavar="J",
+    type=click.FloatRange(0, 10_000),
+    default=0.0,
+    help="Greatest random delay of a datagram.",
+)
+@click.option("--seed", metavar="N", type=int, default=0, help="Of all of these draws; 0.")
+@click.option(
+    "--topics",
+    type=click.Choice(["stock", "own"]),
+    default="stock",
+    help="stock: as the firmware, which never subscribes. own: for a broker without rules.",
+)
+@click.option(
+    "--first-device",
+    metavar="N",
+    type=click.IntRange(0, 2**32 - 1),
+    default=0,
+    help="Number of the first, for several simulators at one gateway; 0.",
+)
+@click.option(
+    "--signature-key-file",
+    "key_file",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Holds the key that the devices' passwords are made with.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the report as one JSON object.")
+@click.pass_context
+def simulate(
+    context: click.Context,
+    /,
+    *,
+    loss: float,
+    reorder: float,
+    jitter_ms: float,
+    seed: int,
+    key_file: Path | None,
+    as_json: bool,
+    **plan: Any,
+) -> int:
+    """Let N simulated devices talk to any gateway that echoes, and check what they hear.
+
+    The exit code is 1 unless every device heard back what it said.
+    """
+    _given(context, {})
+    key = None if key_file is None else _key(key_file)
+    import trio  # noqa: PLC0415
+
+    from trio_gateway import simulator  # noqa: PLC0415
+
+    weather = simulator.Weather(loss=loss, reorder=reorder, jitter=jitter_ms / 1000, seed=seed)
+    report = trio.run(simulator.simulate, simulator.Plan(key=key, weather=weather, **plan))
+    if as_json:
+        click.echo(report.to_json())
+    else:
+        from rich.console import Console  # noqa: PLC0415
+
+        Console().print(report.table())
+    return 0 if report.passed else 1
+
+
+def _key(file: Path) -> Secret:
+    from trio_gateway.configuration import read_key_file  # noqa: PLC0415
+
+    try:
+        return read_key_file(file)
+    except SettingsError as error:
+        raise click.UsageError(f"--signature-key-file {str(file)!r}: {error}") from error

@@ -1,0 +1,235 @@
+"""The whole gateway: the one place where its parts are joined, and the order in which they go.
+
+    async with open_gateway() as gateway:
+        await gateway.serve(handler)
+
+Opened from the inside out: worker pool, UDP, control plane, sampler and scaler. Closed in the other
+order: intake ends first, then the calls, then the sockets, and the pool last, with nothing in it.
+"""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import structlog
+import trio
+from attrs import asdict, evolve, frozen
+
+from trio_gateway.backends import backend
+from trio_gateway.broker import open_broker
+from trio_gateway.core.identity import verify_untrusted
+from trio_gateway.core.scaling import ScalingPolicy
+from trio_gateway.errors import SettingsError
+from trio_gateway.groups import sole_errors
+from trio_gateway.metrics.sampler import Sampler
+from trio_gateway.scaler import Scaler
+from trio_gateway.sessions import Sessions
+from trio_gateway.settings import Address, Settings
+from trio_gateway.udp import open_udp
+from trio_gateway.workers.pool import open_worker_pool
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from contextlib import AbstractAsyncContextManager
+
+    from trio_gateway.session import Session
+    from trio_gateway.sessions import Handler, SessionsStatistics
+    from trio_gateway.udp import UdpPlane, UdpStatistics
+    from trio_gateway.workers.pool import WorkerPool
+    from trio_gateway.workers.statistics import PoolStatistics
+
+__all__ = ["Addresses", "Gateway", "GatewayStatistics", "open_gateway"]
+
+log = structlog.get_logger(__name__)
+
+
+@frozen(kw_only=True)
+class Addresses:
+    """What was bound, with real port numbers.
+
+    Attributes:
+        mqtt: The embedded endpoint; None with an external broker.
+        udp: Audio.
+        public_udp: Audio, as devices are told.
+        http: URL of the HTTP endpoint; None when it is off.
+    """
+
+    mqtt: Address | None
+    udp: Address
+    public_udp: Address
+    http: str | None = None
+
+
+@frozen(kw_only=True)
+class GatewayStatistics:
+    """All parts' numbers at one moment."""
+
+    pool: PoolStatistics
+    sessions: SessionsStatistics
+    control: Any
+    udp: UdpStatistics
+
+
+@asynccontextmanager
+async def open_gateway(settings: Settings | None = None) -> AsyncIterator[Gateway]:
+    """A gateway that listens, with its workers ready. Calls are taken while `serve` runs.
+
+    Raises:
+        OSError: An address cannot be bound.
+        WorkerFailed: The codec workers cannot start.
+        BrokerUnavailable: An external broker is configured that can never be used.
+    """
+    settings = settings or Settings()
+    with sole_errors():
+        async with open_worker_pool(settings.pool, window=settings.metrics.window) as pool:
+            sessions = Sessions(settings, pool)
+            async with (
+                open_udp(settings.udp, route=sessions.route, batch=pool.batch) as udp,
+                _open_control(settings, sessions) as control,
+                trio.open_nursery() as nursery,
+            ):
+                gateway = Gateway(settings, pool, sessions, udp, control)
+                nursery.start_soon(gateway.sampler.run)
+                nursery.start_soon(gateway.scaler.run)
+                async with _open_http(settings.http_listen, gateway) as url:
+                    gateway.addresses = evolve(gateway.addresses, http=url)
+                    yield gateway
+                nursery.cancel_scope.cancel()
+
+
+def _open_control(settings: Settings, sessions: Sessions) -> AbstractAsyncContextManager[Any]:
+    if settings.mqtt.url is not None:
+        from trio_gateway.mqtt import open_external_broker  # noqa: PLC0415  an optional extra
+
+        return open_external_broker(settings.mqtt, sink=sessions)
+    key = None if settings.signature_key is None else settings.signature_key.reveal().encode()
+    if key is None:
+        log.warning(
+            "no signature key is set: every device is let in",
+            fix="--signature-key-file FILE, with the key that signs your devices' passwords",
+        )
+
+    def authenticate(client_id: str, username: str | None, password: bytes | None) -> None:
+        if key is not None:
+            verify_untrusted(key, client_id, username, password)
+
+    return open_broker(settings.mqtt, sink=sessions, authenticate=authenticate)
+
+
+@asynccontextmanager
+async def _open_http(listen: Address | None, gateway: Gateway) -> AsyncIterator[str | None]:
+    if listen is None:
+        yield None
+        return
+    try:
+        from trio_gateway.web.app import open_http  # noqa: PLC0415  an optional extra
+    except ImportError as error:
+        raise SettingsError(
+            f"http_listen = {listen}: the HTTP endpoint is not installed ({error.name} is "
+            f'missing); pip install "trio-gateway[http]"'
+        ) from error
+
+    def state() -> dict[str, Any]:
+        return asdict(gateway.statistics())
+
+    async with open_http(listen, state=state, ready=gateway.not_ready) as url:
+        yield url
+
+
+class Gateway:
+    """Made by `open_gateway`.
+
+    Attributes:
+        settings: In force.
+        addresses: Bound.
+        pool: The codec workers.
+        sampler: Its samples of the last minutes.
+        scaler: Its events.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        pool: WorkerPool,
+        sessions: Sessions,
+        udp: UdpPlane,
+        control: Any,
+    ) -> None:
+        self.settings = settings
+        self.pool = pool
+        self._sessions = sessions
+        self._udp = udp
+        self._control = control
+        bound = Address(*udp.address)
+        public = Address(
+            settings.udp.public_host or bound.host, settings.udp.public_port or bound.port
+        )
+        self.addresses = Addresses(
+            mqtt=None if settings.mqtt.url is not None else Address(*control.address[:2]),
+            udp=bound,
+            public_udp=public,
+        )
+        sessions.attach(control=control, audio=udp, public=(public.host, public.port))
+        self.sampler = Sampler(
+            pool.statistics,
+            sessions=sessions.statistics,
+            interval=settings.metrics.interval,
+            frames_per_worker=settings.scaling.frames_per_worker,
+        )
+        self.scaler = Scaler(
+            ScalingPolicy(
+                settings=settings.scaling,
+                min_workers=settings.pool.min_workers,
+                max_workers=settings.pool.max_workers,
+                cores=self.sampler.cores,
+            ),
+            signals=self.sampler.signals,
+            resize=pool.resize,
+            tick=settings.metrics.interval,
+        )
+
+    @property
+    def sessions(self) -> tuple[Session, ...]:
+        """The calls that are live."""
+        return self._sessions.live
+
+    async def serve(
+        self,
+        handler: Handler | None = None,
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Take calls until `drain` has ended the last one, or until cancelled.
+
+        Args:
+            handler: Gets each session. One that returns ends its call; one that raises ends its
+                call and nothing else. By default the backend that the settings name.
+            task_status: Started when calls are taken.
+        """
+        handler = handler or backend(self.settings.backend)
+        await self._sessions.serve(handler, task_status=task_status)
+
+    async def drain(self, grace: float | None = None) -> None:
+        """Take no more calls, let the live ones end, and make `serve` return.
+
+        Args:
+            grace: Seconds until the rest is ended; by default `settings.grace`.
+        """
+        await self._sessions.drain(self.settings.grace if grace is None else grace)
+
+    def not_ready(self) -> list[str]:
+        """What keeps calls from being taken, in words; empty when nothing does."""
+        missing = [] if self._sessions.serving else ["calls are not being taken"]
+        if self.settings.mqtt.url is not None and not self._control.connected:
+            missing.append("the external MQTT broker is not connected")
+        return missing
+
+    def statistics(self) -> GatewayStatistics:
+        """The numbers of all parts at this moment."""
+        return GatewayStatistics(
+            pool=self.pool.statistics(),
+            sessions=self._sessions.statistics(),
+            control=self._control.statistics(),
+            udp=self._udp.statistics(),
+        )

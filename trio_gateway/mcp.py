@@ -1,0 +1,95 @@
+"""MCP calls to a device: JSON-RPC 2.0 inside `mcp` messages."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import outcome
+import trio
+
+from trio_gateway.errors import SessionClosed, ToolCallError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from trio_gateway.core.control import Message
+
+__all__ = ["McpClient"]
+
+MAX_ID = 2**31 - 1  # the firmware clamps larger ids, and the answer would never match
+
+
+class McpClient:
+    """Asks one device and matches its answers.
+
+    Args:
+        send: Sends a JSON-RPC message to the device.
+    """
+
+    def __init__(self, send: Callable[[Message], None]) -> None:
+        self._send = send
+        self._next_id = 1
+        self._waiting: dict[int, trio.lowlevel.Task] = {}
+        self._closed = False
+
+    async def request(self, method: str, params: Message, *, timeout: float) -> Any:  # noqa: ASYNC109  part of the protocol: the text says so
+        """Call a method of the device.
+
+        Args:
+            method: "tools/call", "tools/list", ...
+            params: Its parameters.
+            timeout: Seconds to wait for the answer.
+
+        Returns:
+            The `result` of the answer.
+
+        Raises:
+            ToolCallError: The device answered with an error, or not in time.
+            SessionClosed: The session ended first.
+        """
+        if self._closed:
+            raise SessionClosed("the session has ended")
+        number = self._next_id
+        self._next_id = number % MAX_ID + 1
+        self._waiting[number] = trio.lowlevel.current_task()
+        try:
+            self._send({"jsonrpc": "2.0", "id": number, "method": method, "params": params})
+            with trio.move_on_after(timeout):
+                return await trio.lowlevel.wait_task_rescheduled(
+                    lambda _: trio.lowlevel.Abort.SUCCEEDED
+                )
+        finally:
+            self._waiting.pop(number, None)
+        raise ToolCallError(f"{method}: no answer within {timeout:g} s")
+
+    def receive_untrusted(self, payload: object) -> bool:
+        """Take a JSON-RPC message. True if it answers one of our requests."""
+        if not isinstance(payload, dict):
+            return False
+        number = payload.get("id")
+        if isinstance(number, float) and math.isfinite(number):
+            number = int(number)
+        if type(number) is not int or "method" in payload:
+            return False
+        task = self._waiting.pop(number, None)
+        if task is None:
+            return False
+        trio.lowlevel.reschedule(task, _outcome(payload))
+        return True
+
+    def close(self) -> None:
+        """The session ends: nobody will answer."""
+        self._closed = True
+        while self._waiting:
+            _, task = self._waiting.popitem()
+            trio.lowlevel.reschedule(task, outcome.Error(SessionClosed("the session has ended")))
+
+
+def _outcome(payload: Message) -> outcome.Outcome[Any]:
+    error = payload.get("error")
+    if error is None:
+        return outcome.Value(payload.get("result"))
+    # The firmware's errors carry `message` and no `code`.
+    text = error.get("message") if isinstance(error, dict) else None
+    return outcome.Error(ToolCallError(str(text or error)))

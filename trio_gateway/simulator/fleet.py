@@ -1,0 +1,148 @@
+"""All devices of a simulation, and what they share: one timer, one reader, one set of meters."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import TYPE_CHECKING, Final
+
+import trio
+from attrs import define
+
+from trio_gateway.simulator.caller import Caller, Meters
+from trio_gateway.simulator.lines import DatagramLine, DatagramLines
+from trio_gateway.simulator.report import Failure, Report
+from trio_gateway.simulator.verify import judge, required_similarity
+from trio_gateway.simulator.voice import voice
+from trio_gateway.speech import CLIPS
+from trio_gateway.timers import Timers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from trio_gateway.simulator.caller import Call
+    from trio_gateway.simulator.plan import Plan
+
+__all__ = ["simulate"]
+
+_SETTLING: Final = 0.5
+# Seconds from the last connection to the first common start; a guess: all hellos are answered.
+_LONGEST: Final = 3.3  # seconds, of the clips
+_TURN: Final = 2 * _LONGEST + 1.0
+# Seconds from one common start to the next: talk, reply, and what lies between and after them.
+
+
+async def simulate(plan: Plan) -> Report:
+    """Let the devices live, then judge what they heard."""
+    for number in range(len(CLIPS)):
+        voice(number)  # encoded now, not while the first devices talk
+    meters = Meters()
+    began, cpu_s = trio.current_time(), time.process_time()
+    with DatagramLines() as lines:
+        surroundings = _Surroundings(plan, began, Timers(), lines)
+        numbers = range(plan.first_device, plan.first_device + plan.devices)
+        callers = [Caller(number, plan, surroundings, meters) for number in numbers]
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(surroundings.timers.run)
+            nursery.start_soon(lines.run)
+            await _live(callers, began, plan)
+            nursery.cancel_scope.cancel()
+    elapsed = trio.current_time() - began
+    cpu_s = time.process_time() - cpu_s
+    calls = [call for caller in callers for call in caller.calls if call.finished]
+    await judge(calls)
+    return _report(
+        plan, callers, calls, meters, elapsed=elapsed, cpu=100 * cpu_s / max(elapsed, 1e-9)
+    )
+
+
+async def _live(callers: list[Caller], began: float, plan: Plan) -> None:
+    async with trio.open_nursery() as nursery:
+        for index, caller in enumerate(callers):
+            await trio.sleep_until(began + plan.ramp * index / len(callers))
+            nursery.start_soon(caller.run, began + plan.seconds)
+
+
+@define
+class _Surroundings:
+    _plan: Plan
+    _began: float
+    timers: Timers
+    _lines: DatagramLines
+
+    def call_at(self, deadline: float, callback: Callable[[], None]) -> None:
+        self.timers.call_at(deadline, callback)
+
+    async def open_line(
+        self, server: tuple[str, int], receive: Callable[[bytes], None]
+    ) -> DatagramLine:
+        return await self._lines.open(server, receive)
+
+    async def next_turn(self) -> None:
+        if not self._plan.together:
+            await trio.lowlevel.checkpoint()
+            return
+        first = self._began + self._plan.ramp + _SETTLING
+        turn = max(0, math.ceil((trio.current_time() - first) / _TURN))
+        await trio.sleep_until(first + turn * _TURN)
+
+
+def _report(
+    plan: Plan,
+    callers: list[Caller],
+    calls: list[Call],
+    meters: Meters,
+    *,
+    elapsed: float,
+    cpu: float,
+) -> Report:
+    counters = [caller.device.counters for caller in callers]
+    speakers = [caller.device.speaker for caller in callers]
+    networks = [way.statistics() for caller in callers for way in (caller.up, caller.down)]
+    similarities = [call.similarity for call in calls]
+    failures = tuple(
+        Failure(caller.number, caller.device.client_id, reason)
+        for caller in callers
+        if (reason := _failure(caller))
+    )
+    return Report(
+        devices=len(callers),
+        elapsed=elapsed,
+        mode=plan.mode,
+        heard_back=len(callers) - len(failures),
+        calls=sum(caller.call_count for caller in callers),
+        judged=len(calls),
+        similarity_min=min(similarities, default=-1.0),
+        similarity_mean=sum(similarities) / max(len(calls), 1),
+        hello=meters.hello.summary(0.0),
+        response=meters.response.summary(0.0),
+        round_trip=meters.round_trip.summary(0.0),
+        jitter=meters.jitter.sigma,
+        frames_up=sum(each.up for each in counters),
+        frames_down=sum(each.down for each in counters),
+        lost=sum(each.lost for each in counters),
+        late=sum(each.late for each in counters),
+        repeated=sum(each.repeated for each in counters),
+        malformed=sum(each.malformed for each in counters),
+        unexpected=sum(each.unexpected for each in counters),
+        overflows=sum(each.overflows for each in speakers),
+        underruns=sum(each.underruns for each in speakers),
+        cuts=sum(each.cuts for each in speakers),
+        network_lost=sum(each.lost for each in networks),
+        network_held=sum(each.held for each in networks),
+        cpu=cpu,
+        lag=meters.lag,
+        failures=failures,
+    )
+
+
+def _failure(caller: Caller) -> str:
+    """Return why this device is no success; empty if it is one."""
+    if caller.failure:
+        return caller.failure
+    for call in caller.calls:
+        frames = 2 * len(call.voice.packets)
+        required = required_similarity(call.damaged / frames)
+        if call.similarity < required:
+            return f"heard something else: similarity {call.similarity:.2f}, {required:.2f} needed"
+    return "" if caller.calls else "did not get to talk"
