@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 
     from trio_gateway.core.control import Message
 
-__all__ = ["KeepingSink", "settings_for"]
+__all__ = ["PATIENCE", "KeepingSink", "settings_for"]
+
+PATIENCE = 30.0
+"""Seconds until a test counts as hung. Each takes far below three on an idle machine."""
 
 
 def settings_for(broker: Mosquitto, **changes: Any) -> MqttSettings:

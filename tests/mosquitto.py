@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import datetime as dt
-import getpass
 import hashlib
 import os
-import shutil
+import random
 import signal
 import socket
 import subprocess
@@ -17,6 +17,7 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import components
 import trio
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -45,8 +46,8 @@ async def open_mosquitto(
     with tempfile.TemporaryDirectory(prefix="mosquitto-") as folder:
         async with trio.open_nursery() as nursery:
             broker = Mosquitto(Path(folder), nursery, users=users, tls=tls)
-            await broker.start()
             try:
+                await broker.start()
                 yield broker
             finally:
                 with trio.CancelScope(shield=True):  # SIGKILL is not refused
@@ -75,7 +76,7 @@ class Mosquitto:
         self.ca_file = _write_certificates(folder) if tls else None
         self._folder = folder
         self._nursery = nursery
-        self._logged = trio.Event()
+        self._waiting = trio.lowlevel.ParkingLot()  # for another line, or the end
         self._process: trio.Process | None = None
         if users is not None:
             self.set_users(users)
@@ -107,7 +108,7 @@ class Mosquitto:
         """Start, and return when it listens."""
         assert self._process is None
         seen = len(self.log)
-        command = [_binary(), "-c", str(self._folder / "mosquitto.conf")]
+        command = [components.find("mosquitto", "mosquitto"), "-c", str(self._folder / "mosquitto.conf")]
         self._process = await trio.lowlevel.open_process(command, stderr=subprocess.PIPE)
         self._nursery.start_soon(self._read_log, self._process)
         with trio.fail_after(START_TIMEOUT):
@@ -137,8 +138,7 @@ class Mosquitto:
                     return line
             if self._process is None or self._process.returncode is not None:
                 raise RuntimeError("mosquitto ended: " + "\n".join(self.log))
-            self._logged = trio.Event()
-            await self._logged.wait()
+            await self._waiting.park()
 
     async def _read_log(self, process: trio.Process) -> None:
         assert process.stderr is not None
@@ -147,19 +147,20 @@ class Mosquitto:
             async for chunk in pipe:
                 *lines, rest = (rest + chunk).split(b"\n")
                 self.log.extend(line.decode("utf-8", "replace") for line in lines)
-                self._logged.set()
+                self._waiting.unpark_all()
         await process.wait()
-        self._logged.set()
+        self._waiting.unpark_all()
 
     def _write_config(self, *, passwords: bool) -> None:
         lines = [
             f"listener {self.port} {HOST}",
-            f"user {getpass.getuser()}",  # root's would turn into one that cannot read our files
             "log_dest stderr",
             "log_type all",
             "sys_interval 0",
             f"allow_anonymous {'false' if passwords else 'true'}",
         ]
+        if os.getuid() == 0:
+            lines.append("user root")  # else it becomes a user who cannot read our files
         if passwords:
             lines.append(f"password_file {self._folder / 'passwords'}")
         if self.ca_file is not None:
@@ -167,20 +168,15 @@ class Mosquitto:
         (self._folder / "mosquitto.conf").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def _binary() -> str:
-    # Debian installs it where only root's PATH looks.
-    path = shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
-    if path is None:
-        raise RuntimeError("these tests need mosquitto: apt-get install mosquitto")
-    return path
-
-
 def _free_port() -> int:
-    # mosquitto takes port 0 for a Unix socket, so it cannot be asked to choose.
-    with socket.socket() as sock:
-        sock.bind((HOST, 0))
-        port: int = sock.getsockname()[1]
-        return port
+    # mosquitto takes port 0 for a Unix socket, so it cannot be asked to choose. Below 32,768, where
+    # Linux' range for outgoing connections begins: else a client that retries while the broker is
+    # stopped can be given this very port for its own end, and connects to itself.
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with socket.socket() as sock, contextlib.suppress(OSError):
+            sock.bind((HOST, port))
+            return port
 
 
 def _hashed(password: str) -> str:

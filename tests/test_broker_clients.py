@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 import socket
 import struct
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import aiomqtt
+import components
 import paho.mqtt.client as paho
 import pytest
 import trio
@@ -152,9 +152,7 @@ async def test_paho_is_told_by_a_takeover() -> None:
 async def mosquitto(
     program: str, broker: Broker, *arguments: str, check: bool = True
 ) -> subprocess.CompletedProcess[bytes]:
-    path = shutil.which(f"mosquitto_{program}")
-    if path is None:
-        pytest.skip("needs Debian's mosquitto-clients")
+    path = components.find(f"mosquitto_{program}", "mosquitto-clients")
     host, port = broker.address
     common = ["-h", host, "-p", str(port), "-u", "user", "-P", PASSWORD.decode()]
     return await trio.run_process(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import structlog.testing
 import trio
-from keeping_sink import KeepingSink, settings_for
+from keeping_sink import PATIENCE, KeepingSink, settings_for
 from mosquitto import open_mosquitto
 from paho_device import open_paho_device
 
@@ -32,7 +32,7 @@ def everybody(_client_id: str, _username: str | None, _password: bytes | None) -
 
 
 async def test_a_broker_with_passwords() -> None:
-    with trio.fail_after(5):
+    with trio.fail_after(PATIENCE):
         async with open_mosquitto(users={"gate": "p@ss:w/rd"}) as broker:
             settings = settings_for(broker, url=broker.url_for("gate", "p%40ss%3Aw%2Frd"))
             async with open_external_broker(settings, sink=KeepingSink()) as front:
@@ -40,7 +40,7 @@ async def test_a_broker_with_passwords() -> None:
 
 
 async def test_a_wrong_password_is_named_never_shown_and_forgiven_once_it_is_right() -> None:
-    with trio.fail_after(5), structlog.testing.capture_logs() as logs:
+    with trio.fail_after(PATIENCE), structlog.testing.capture_logs() as logs:
         async with open_mosquitto(users={"gate": "other"}) as broker:
             settings = settings_for(broker, url=broker.url_for("gate", "s3cret"))
             async with open_external_broker(settings, sink=KeepingSink()) as front:
@@ -62,7 +62,7 @@ async def test_refused_subscriptions_are_named() -> None:
 
         device_disconnected = device_connected
 
-    with trio.fail_after(5), structlog.testing.capture_logs() as logs:
+    with trio.fail_after(PATIENCE), structlog.testing.capture_logs() as logs:
         here = MqttSettings(listen=Address("127.0.0.1", 0))
         async with open_broker(here, sink=Indifferent(), authenticate=everybody) as broker:
             settings = MqttSettings(url=f"mqtt://127.0.0.1:{broker.address[1]}")
@@ -77,7 +77,7 @@ async def test_refused_subscriptions_are_named() -> None:
 
 async def test_tls_both_ways() -> None:
     count, sink = 100, KeepingSink()
-    with trio.fail_after(5):
+    with trio.fail_after(PATIENCE):
         async with (
             open_mosquitto(tls=True) as broker,
             open_paho_device(broker.port, topic="devices/p2p/x", ca_file=broker.ca_file) as device,
@@ -95,7 +95,7 @@ async def test_tls_both_ways() -> None:
 
 
 async def test_a_certificate_that_nobody_vouches_for_is_refused() -> None:
-    with trio.fail_after(5), structlog.testing.capture_logs() as logs:
+    with trio.fail_after(PATIENCE), structlog.testing.capture_logs() as logs:
         async with (
             open_mosquitto(tls=True) as broker,
             open_external_broker(settings_for(broker), sink=KeepingSink()) as front,
@@ -124,7 +124,7 @@ async def test_a_server_that_hangs_up_is_tried_again_without_waiting_for_its_ans
             connect_timeout=60,
             reconnect_min=0.01,
         )
-        with trio.fail_after(5):
+        with trio.fail_after(PATIENCE):
             async with open_external_broker(settings, sink=KeepingSink()):
                 await again.wait()
         nursery.cancel_scope.cancel()
@@ -143,7 +143,7 @@ async def test_leaving_does_not_wait_for_a_thread_that_connects() -> None:
         port = listener.socket.getsockname()[1]
         nursery.start_soon(trio.serve_listeners, say_nothing, [listener])
         settings = MqttSettings(url=f"mqtts://127.0.0.1:{port}", connect_timeout=60)
-        with trio.fail_after(5):
+        with trio.fail_after(PATIENCE):
             async with open_external_broker(settings, sink=KeepingSink()):
                 await accepted.wait()
         hung_up.set()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 import structlog.testing
 import trio
-from keeping_sink import KeepingSink, settings_for
+from keeping_sink import PATIENCE, KeepingSink, settings_for
 from mosquitto import open_mosquitto
 from paho_device import open_paho_device
 
@@ -34,7 +34,7 @@ def envelope(client_id: str, message: object) -> bytes:
 
 async def test_devices_are_heard_on_every_topic_that_names_them() -> None:
     sink = KeepingSink()
-    with trio.fail_after(5):
+    with trio.fail_after(PATIENCE):
         async with open_mosquitto() as broker, open_paho_device(broker.port) as device:
             settings = settings_for(broker, publish_topics=("up", "site/{client_id}/up"))
             async with open_external_broker(settings, sink=sink) as front:
@@ -64,7 +64,7 @@ async def test_devices_are_heard_on_every_topic_that_names_them() -> None:
     ],
 )
 async def test_devices_are_reached(client_id: str, reply_to: str, topic: str) -> None:
-    with trio.fail_after(5):
+    with trio.fail_after(PATIENCE):
         async with (
             open_mosquitto() as broker,
             open_paho_device(broker.port, topic="devices/p2p/+") as device,
@@ -78,7 +78,7 @@ async def test_devices_are_reached(client_id: str, reply_to: str, topic: str) ->
 
 async def test_each_way_keeps_its_order() -> None:
     count, sink = 1000, KeepingSink()
-    with trio.fail_after(10):
+    with trio.fail_after(PATIENCE):
         async with (
             open_mosquitto() as broker,
             open_paho_device(broker.port, topic="devices/p2p/+") as device,
@@ -101,7 +101,7 @@ async def test_what_cannot_be_used_is_counted_and_hurts_nobody() -> None:
                 raise RuntimeError("a session's fault")
 
     sink = Touchy()
-    with trio.fail_after(5), structlog.testing.capture_logs() as logs:
+    with trio.fail_after(PATIENCE), structlog.testing.capture_logs() as logs:
         async with open_mosquitto() as broker, open_paho_device(broker.port) as device:
             device.publish("devices/long-gone/hello", text({"type": "hello"}), retain=True)
             await broker.wait_log("Received PUBLISH")
@@ -132,7 +132,7 @@ async def test_an_id_that_no_topic_can_carry_is_refused(client_id: str) -> None:
 
 
 async def test_it_starts_without_a_broker_and_sends_when_there_is_one() -> None:
-    with trio.fail_after(5), structlog.testing.capture_logs() as logs:
+    with trio.fail_after(PATIENCE), structlog.testing.capture_logs() as logs:
         async with open_mosquitto() as broker:
             await broker.stop()
             async with open_external_broker(settings_for(broker), sink=KeepingSink()) as front:
@@ -149,7 +149,7 @@ async def test_it_starts_without_a_broker_and_sends_when_there_is_one() -> None:
 
 
 async def test_leaving_sends_what_is_queued_and_says_disconnect() -> None:
-    with trio.fail_after(5):
+    with trio.fail_after(PATIENCE):
         async with open_mosquitto() as broker:
             async with open_external_broker(settings_for(broker), sink=KeepingSink()) as front:
                 await front.wait_connected()
@@ -168,7 +168,7 @@ async def test_asyncio_stays_inside() -> None:
         found.append(asyncio._get_running_loop())
         done.set()
 
-    with trio.fail_after(5):
+    with trio.fail_after(PATIENCE):
         async with (
             trio.open_nursery() as nursery,
             open_mosquitto() as broker,

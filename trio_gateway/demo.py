@@ -16,7 +16,7 @@ import sys
 import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import trio
 from attrs import define, evolve, field, frozen
@@ -36,6 +36,7 @@ from trio_gateway.workers.interpreter import interpreters_work
 
 if TYPE_CHECKING:
     from trio_gateway.gateway import Gateway
+    from trio_gateway.settings import AudioSettings
 
 __all__ = ["Cast", "main", "run_demo"]
 
@@ -50,7 +51,7 @@ DRAINED_WITHIN: Final = 20.0
 
 NOTE: Final = (
     "shortened: interval {interval:g} s, window {window:g} s, cooldowns {cooldown_up:g} and "
-    "{cooldown_down:g} s; thresholds are the defaults"
+    "{cooldown_down:g} s; default thresholds"
 ).format(**SHORTENED)
 
 
@@ -105,7 +106,7 @@ async def run_demo(
         0 if every device heard back what it said and workers were added and retired, else 1.
     """
     console = console or Console()
-    cast = cast or Cast(crowd=_crowd_size())
+    cast = cast or Cast(crowd=_crowd_size(settings.audio))
     settings = _demo_settings(settings)
     audience = _Audience()
     began = time.perf_counter()
@@ -123,7 +124,7 @@ async def run_demo(
             errors=tuple(audience.errors),
             samples=tuple(gateway.sampler.samples),  # minutes of them: more than a demo takes
             events=tuple(gateway.scaler.events),
-            statistics=gateway.statistics(),
+            sessions=gateway.statistics().sessions,
             elapsed=time.perf_counter() - began,
         )
     console.print(outcome.table())
@@ -143,7 +144,7 @@ def _demo_settings(settings: Settings) -> Settings:
     )
 
 
-def _crowd_size() -> int:
+def _crowd_size(audio: AudioSettings) -> int:
     """How many devices in chorus are well beyond what asks for a third worker, on this machine.
 
     When n devices hear at the same moments, n frames are to be encoded every 60 ms. Two workers
@@ -153,9 +154,10 @@ def _crowd_size() -> int:
     and a load of 120 to 320 % with either kind of worker, where 70 % scale up. With 220 the load is
     1,000 %, and devices fall silent at times.
     """
-    frame_samples = 1440
-    pcm = voice(0).said(24_000)
-    encoder = gateway_encoder(24_000, complexity=5, bitrate=24_000)
+    rate = audio.downlink_rate
+    frame_samples = rate * audio.downlink_frame_ms // 1000
+    pcm = voice(0).said(rate)
+    encoder = gateway_encoder(rate, complexity=audio.complexity, bitrate=audio.bitrate)
     costs = []
     for _ in range(8):  # 50 ms or so; the least is the one that nothing disturbed
         began = time.perf_counter()
@@ -244,7 +246,7 @@ async def _lines(gateway: Gateway, console: Console, cast: Cast) -> None:
 
 
 def _line(gateway: Gateway, since: float) -> str:
-    sample: Any = gateway.sampler.samples[-1]
+    sample = gateway.sampler.samples[-1]
     signals = gateway.sampler.signals(SHORTENED["window"])
     load = 0.0 if signals is None else signals.load
     return (

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from trio_gateway.core.scaling import ScalingEvent
     from trio_gateway.core.window import Summary
-    from trio_gateway.gateway import GatewayStatistics
     from trio_gateway.metrics.sampler import Sample
+    from trio_gateway.sessions import SessionsStatistics
     from trio_gateway.simulator.report import Report
 
 __all__ = ["Outcome"]
@@ -36,7 +36,7 @@ class Outcome:
         errors: Of those that could not report.
         samples: Of the gateway, oldest first.
         events: Of its scaling, oldest first.
-        statistics: The gateway's, when all devices had left.
+        sessions: The gateway's counters, when all devices had left.
         elapsed: Seconds.
     """
 
@@ -44,7 +44,7 @@ class Outcome:
     errors: tuple[str, ...]
     samples: tuple[Sample, ...]
     events: tuple[ScalingEvent, ...]
-    statistics: GatewayStatistics
+    sessions: SessionsStatistics
     elapsed: float
 
     @property
@@ -91,7 +91,7 @@ class Outcome:
         color = "green" if devices and heard == devices else "red"
         audio = f"the decoded audio of {judged} of {calls} calls (similarity {least:.3f} or more)"
         yield "heard back", f"[{color}]{heard}/{devices}[/] devices, verified on {audio}"
-        gateway = self.statistics.sessions
+        gateway = self.sessions
         up = sum(report.frames_up for report in reports)
         down = sum(report.frames_down for report in reports)
         lost = gateway.lost + sum(report.lost for report in reports)

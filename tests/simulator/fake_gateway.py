@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import trio
 from attrs import define, field
-from trio.testing import memory_stream_pair
 
 from trio_gateway.core.cipher import AudioCipher
 from trio_gateway.core.control import AudioParams, alert, encode, goodbye, hello_answer, tts
@@ -48,11 +47,12 @@ class FakeGateway:
     _cipher: AudioCipher = field(factory=lambda: AudioCipher(KEY))
     _opus: list[bytes] = field(factory=list)
     _stream: Any = None
+    _open: bool = True
 
     async def serve(self, stream: trio.abc.Stream) -> None:
         self._stream = stream
         parser = Parser(65536)
-        while data := await stream.receive_some():
+        while self._open and (data := await stream.receive_some()):
             for packet in parser.feed_untrusted(bytes(data)):
                 if isinstance(packet, Connect):
                     self.connect = packet
@@ -91,6 +91,7 @@ class FakeGateway:
         if self.fault == "deaf":
             return
         if self.fault == "hang_up":
+            self._open = False
             await self._stream.aclose()
             return
         if self.fault == "dismiss":
@@ -136,7 +137,3 @@ class Surroundings:
 
     def close(self) -> None:
         self.closed = True
-
-
-def streams() -> tuple[trio.abc.Stream, trio.abc.Stream]:
-    return memory_stream_pair()

@@ -14,7 +14,8 @@ from trio_gateway.core.identity import verify_untrusted
 from trio_gateway.core.packet import parse_datagram_untrusted
 from trio_gateway.errors import GatewayError
 from trio_gateway.settings import Address, Secret
-from trio_gateway.simulator.caller import Caller, DeviceFailed, Meters
+from trio_gateway.simulator.caller import Caller, DeviceFailed
+from trio_gateway.simulator.handset import Meters
 from trio_gateway.simulator.mqtt_client import ConnectionLost
 from trio_gateway.simulator.network import Weather
 from trio_gateway.simulator.plan import HELLO_TIMEOUT, REPLY_TIMEOUT, Plan
@@ -177,7 +178,7 @@ async def test_the_bad_network_is_the_same_every_time(
         counters = caller.device.counters
         sequences = [parse_datagram_untrusted(data).sequence for _, data in gateway.heard]
         # In each direction what was sent is what came, what was lost, and what was too late.
-        up, down = caller.up.statistics(), caller.down.statistics()
+        up, down = caller.handset.up.statistics(), caller.handset.down.statistics()
         assert up.passed == len(sequences) == counters.up - up.lost
         assert down.passed == counters.down + counters.late + counters.unexpected
         return sequences, counters, up, down, caller.calls[0].damaged

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
 
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from trio_gateway.simulator.lines import DatagramLines
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
 
 
 @pytest.fixture
@@ -30,18 +34,19 @@ async def server() -> AsyncIterator[trio.socket.SocketType]:
 async def test_each_line_hears_what_is_sent_to_it(
     lines: DatagramLines, server: trio.socket.SocketType
 ) -> None:
-    heard: dict[int, list[bytes]] = {number: [] for number in range(20)}
+    heard = []
     with trio.fail_after(5):
-        for number in heard:
-            line = await lines.open(server.getsockname(), heard[number].append)
+        for number in range(20):
+            send, receive = trio.open_memory_channel[bytes](10)
+            heard.append(receive)
+            line = await lines.open(server.getsockname(), send.send_nowait)
             line.send(b"%d" % number)
             data, address = await server.recvfrom(100)
             for repeat in range(3):
                 await server.sendto(data + b"." * repeat, address)
-        while any(len(datagrams) < 3 for datagrams in heard.values()):
-            await trio.sleep(0.001)
-    for number, datagrams in heard.items():
-        assert datagrams == [b"%d" % number, b"%d." % number, b"%d.." % number]
+        for number, receive in enumerate(heard):
+            datagrams = [await receive.receive() for _ in range(3)]
+            assert datagrams == [b"%d" % number, b"%d." % number, b"%d.." % number]
 
 
 async def test_a_stranger_is_not_heard(
@@ -91,6 +96,43 @@ async def test_a_line_may_be_closed_by_what_it_hears(
         await server.sendto(b"go on", address)
         await other.wait()
     assert heard == [b"bye"]
+
+
+async def test_control_that_came_before_audio_is_read_before_it(lines: DatagramLines) -> None:
+    """Also when both have been waiting: without care the order would be random."""
+    order: list[bytes] = []
+    heard = trio.Event()
+
+    def hear(data: bytes) -> None:
+        order.append(data)
+        heard.set()
+
+    async def read_control(stream: trio.socket.SocketType) -> None:
+        order.append(await stream.recv(100))
+
+    ours, theirs = socket.socketpair()
+    # Plain sockets on the far side: nothing may run between the two messages.
+    with theirs, trio.socket.from_stdlib_socket(ours) as control, udp_socket() as server:
+        ours.setblocking(False)
+        line = await lines.open(server.getsockname(), hear)
+        line.send(b"hello")
+        _, address = server.recvfrom(100)
+        for _ in range(20):
+            heard = trio.Event()
+            with trio.fail_after(5):
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(read_control, control)
+                    await wait_all_tasks_blocked()
+                    theirs.send(b"control")
+                    server.sendto(b"audio", address)
+                    await heard.wait()
+    assert order == [b"control", b"audio"] * 20
+
+
+def udp_socket() -> socket.socket:
+    server = socket.socket(type=socket.SOCK_DGRAM)
+    server.bind(("127.0.0.1", 0))
+    return server
 
 
 async def test_a_host_that_does_not_exist(lines: DatagramLines) -> None:

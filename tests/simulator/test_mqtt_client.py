@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 import pytest
 import trio
@@ -20,6 +20,9 @@ from trio_gateway.core.mqtt_packet import (
     encode,
 )
 from trio_gateway.simulator.mqtt_client import KEEPALIVE, ConnectionLost, MqttClient
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
 
 
 class Server:

@@ -123,9 +123,7 @@ def test_a_frame_too_few_fails_by_far(spoken: Voice) -> None:
 
 def test_order_matters(spoken: Voice) -> None:
     echo = list(reference_echo(spoken.packets).packets)
-    swapped = [
-        packet for pair in zip(echo[1::2], echo[::2], strict=False) for packet in pair
-    ]
+    swapped = [packet for pair in zip(echo[1::2], echo[::2], strict=False) for packet in pair]
     assert judged(spoken, heard_from(swapped)) < 0.6
     random.Random(1).shuffle(echo)
     assert judged(spoken, heard_from(echo)) < 0.2

@@ -50,13 +50,6 @@ log = structlog.get_logger(__name__)
 # Measured: 64 messages in one visit to asyncio go out 2 to 3 times as fast as one by one.
 BATCH = 64
 
-# Guess: 4 KiB for each of 1,000 devices. They share it, as they share the connection.
-OUTBOX_BYTES = 4 * 1024 * 1024
-
-# Seconds. Nothing is waited for longer than the answer to a hello: a device gives up after 10 s
-# (protocol, section 2), of which 2 are left for the way there.
-MAX_AGE = 8.0
-
 # Seconds to hand over what is queued when the front is closed: the goodbyes of a shutdown. A guess.
 FLUSH_TIMEOUT = 1.0
 
@@ -77,7 +70,7 @@ async def open_external_broker(
 
     Raises:
         BrokerUnavailable: aiomqtt or trio-asyncio is missing, or a TLS file cannot be used.
-        SettingsError: The URL is none.
+        SettingsError: The URL is not one of a broker.
     """
     if settings.url is None:
         raise BrokerUnavailable("mqtt.url is not set: there is no external broker to use")
@@ -118,7 +111,7 @@ class ExternalBroker:
         self._sink = sink
         self._backoff = backoff
         self._routes = Routes.of(settings)
-        self._outbox = Outbox(OUTBOX_BYTES, MAX_AGE)
+        self._outbox = Outbox(settings.away_bytes, settings.away_age)
         self._up = trio.Event()
         # `deliver` starts sessions, and they must not find themselves in asyncio's context.
         self._context = copy_context()

@@ -85,6 +85,8 @@ class Outbox:
             message.handed = False
             self._queue.appendleft(message)
             self.bytes += message.cost
+        if messages:
+            self._filled.set()
 
     async def wait(self) -> None:
         """Return when there is a message, and after a checkpoint in any case."""

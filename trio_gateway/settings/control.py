@@ -165,13 +165,20 @@ class MqttSettings:
         help="Longest such wait.",
         why="Guess: half of the 60 s after which a device itself reconnects.",
     )
-    inbox_messages: int = setting(
-        4096,
+    away_bytes: int = setting(
+        4096 * KIB,
         COUNT,
-        unit="messages",
-        help="Messages from the external broker that wait to be read; more are dropped, counted.",
-        why="Half a second at the 9,000 messages/s that were measured; aiomqtt's own queue has no "
-        "bound and grew to 143 MB in 12 s.",
+        unit="bytes",
+        help="Messages to devices that wait while the external broker is away; beyond it the "
+        "oldest are dropped, counted.",
+        why="Guess: 4 KiB for each of 1,000 devices. They share it, as they share the connection.",
+    )
+    away_age: float = setting(
+        8.0,
+        DURATION,
+        unit="s",
+        help="Such a message is dropped when it is older than this.",
+        why="A device gives up on an answer after 10 s; two of them are left for the way there.",
     )
     tls_ca_file: Path | None = setting(
         None,

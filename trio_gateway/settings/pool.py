@@ -68,8 +68,10 @@ class PoolSettings:
         1024,
         Whole(1, 1 << 20),
         unit="frames",
-        help="Size of the buffer pool: frames between the moment they are queued and their result.",
-        why="Guess: one for each of 1,000 sessions.",
+        help="Size of the buffer pool: frames that workers hold at once. Those that still wait for a "
+        "worker are not in it.",
+        why="Thirty times what 8 workers x 4 frames need; 16 MiB, of which only pages that were "
+        "ever used are real memory.",
     )
     backlog_frames: int = setting(
         50,

@@ -59,19 +59,12 @@ class SessionSettings:
         help="A session without any message or datagram from its device is closed after this.",
         why="The device gives the channel up after 120 s as well.",
     )
-    hello_timeout: float = setting(
-        8.0,
-        DURATION,
-        unit="s",
-        help="For a backend to be ready; then the device is refused, so that a person hears why. "
-        "Echo is always ready.",
-        why="The device waits 10 s for an answer.",
-    )
     inbox_messages: int = setting(
         256,
         COUNT,
         unit="messages",
-        help="From a device to its handler; a device that fills it is disconnected.",
+        help="Kept for a handler that does not read them; of more, the newest, and the rest is "
+        "counted.",
         why="Guess: a device says a few a second.",
     )
     audio_backlog: float = setting(

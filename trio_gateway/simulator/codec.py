@@ -33,9 +33,7 @@ Pcm = npt.NDArray[np.int16]
 _SET_APPLICATION: Final = 4000
 _SET_DTX: Final = 4016
 _VOIP: Final = 2048
-_MAX_PACKET_BYTES: Final = (
-    1500  # RFC 6716 section 3.2.1: a frame is at most 1,275 bytes; 60 ms is 3
-)
+_MAX_PACKET_BYTES: Final = 4000  # what the documentation of opus_encode recommends
 
 
 def _codec() -> Codec:

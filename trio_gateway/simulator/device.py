@@ -12,27 +12,24 @@ has finished playing; this one stays idle until its user speaks again.
 
 from __future__ import annotations
 
-import math
 import struct
 from enum import Enum
-from typing import Any, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
-from attrs import define, field, frozen
+from attrs import define, field
 
 from trio_gateway.core.cipher import KEY_BYTES, AudioCipher
-from trio_gateway.core.control import (
-    DEFAULT_DOWNLINK,
-    DEFAULT_UPLINK,
-    AudioParams,
-    Message,
-    parse_audio_params_untrusted,
-    parse_message_untrusted,
-)
+from trio_gateway.core.control import DEFAULT_DOWNLINK, DEFAULT_UPLINK, parse_message_untrusted
 from trio_gateway.core.packet import HEADER_BYTES, parse_datagram_untrusted
 from trio_gateway.errors import BadMessage
+from trio_gateway.simulator import tools
+from trio_gateway.simulator.channel import Channel, parse_channel_untrusted
 from trio_gateway.simulator.speaker import Speaker
 
-__all__ = ["Channel", "Device", "DeviceCounters", "Mode", "Playback", "State"]
+if TYPE_CHECKING:
+    from trio_gateway.core.control import AudioParams, Message
+
+__all__ = ["Device", "DeviceCounters", "Mode", "Playback", "State"]
 
 Mode: TypeAlias = Literal["auto", "manual", "realtime"]
 
@@ -51,23 +48,6 @@ class State(Enum):
     SPEAKING = "speaking"
 
 
-@frozen
-class Channel:
-    """What a hello answer opens.
-
-    Attributes:
-        session_id: As the gateway named it.
-        server: Where audio goes: host and port.
-        audio: What the gateway will send.
-    """
-
-    session_id: str
-    server: tuple[str, int]
-    audio: AudioParams
-    key: bytes = field(repr=False)
-    nonce: bytes = field(repr=False)
-
-
 @define(eq=False)
 class Playback:
     """One reply, from `tts start` to `tts stop`.
@@ -75,13 +55,11 @@ class Playback:
     Attributes:
         audio: How it is coded.
         packets: What the speaker took: sequence and Opus packet.
-        first_at: When the first of them came, seconds.
         ended: Whether `tts stop` has come.
     """
 
     audio: AudioParams
     packets: list[tuple[int, bytes]] = field(factory=list, repr=False)
-    first_at: float = math.nan
     ended: bool = False
 
     def sequence(self) -> list[bytes | None]:
@@ -216,7 +194,8 @@ class Device:
         elif kind == "alert":
             self.refusal = f"{message.get('status')}: {message.get('message')}"
         elif kind == "mcp":
-            return self._mcp(message.get("payload"))
+            answer = tools.answer(message.get("payload"))
+            return answer and {"session_id": self.session_id, "type": "mcp", "payload": answer}
         return None
 
     def receive_datagram_untrusted(self, data: bytes, now: float) -> bool:
@@ -235,8 +214,6 @@ class Device:
             return False
         if not self.speaker.push(now):
             return False
-        if not self.playback.packets:
-            self.playback.first_at = now
         self.playback.packets.append(
             (packet.sequence, self._cipher.apply(packet.iv, packet.payload))
         )
@@ -254,7 +231,7 @@ class Device:
 
     def _open_untrusted(self, message: Message) -> None:
         try:
-            channel = _channel_untrusted(message)
+            channel = parse_channel_untrusted(message)
         except BadMessage as error:
             self.refusal = f"hello answer: {error}"
             raise
@@ -293,74 +270,3 @@ class Device:
                 del self.playback.packets[-unheard:]
             self.playback.ended = True
             self.state = State.IDLE if self._mode == "manual" else State.LISTENING
-
-    def _mcp(self, payload: object) -> Message | None:
-        """Answer as the firmware's McpServer does: errors have a message and no code."""
-        if not isinstance(payload, dict) or not isinstance(payload.get("id"), int):
-            return None  # a notification, or nothing that could be answered
-        answer: dict[str, Any] = {"jsonrpc": "2.0", "id": payload["id"]}
-        method = payload.get("method")
-        if method == "initialize":
-            answer["result"] = _INITIALIZED
-        elif method == "tools/list":
-            answer["result"] = {"tools": [_TOOL]}
-        elif method == "tools/call":
-            answer["result"] = {"content": [{"type": "text", "text": "true"}], "isError": False}
-        elif isinstance(method, str):
-            answer["error"] = {"message": f"Method not implemented: {method}"}
-        else:
-            return None
-        return {"session_id": self.session_id, "type": "mcp", "payload": answer}
-
-
-_INITIALIZED: Final = {
-    "protocolVersion": "2024-11-05",
-    "capabilities": {"tools": {}},
-    "serverInfo": {"name": "simulated device", "version": "2.4.0"},
-}
-_TOOL: Final = {
-    "name": "self.audio_speaker.set_volume",
-    "description": "Set the volume of the speaker.",
-    "inputSchema": {
-        "type": "object",
-        "properties": {"volume": {"type": "integer", "minimum": 0, "maximum": 100}},
-        "required": ["volume"],
-    },
-}
-
-
-def _channel_untrusted(message: Message) -> Channel:
-    """Read a hello answer as strictly as the firmware does.
-
-    Raises:
-        BadMessage: `bad_transport`, `bad_session_id`, `bad_udp`, `bad_key` or one of
-            `parse_audio_params_untrusted`.
-    """
-    if message.get("transport") != "udp":
-        raise BadMessage("bad_transport", repr(message.get("transport")))
-    session_id = message.get("session_id")
-    if not isinstance(session_id, str):
-        raise BadMessage("bad_session_id", repr(session_id))
-    udp = message.get("udp")
-    if not isinstance(udp, dict):
-        raise BadMessage("bad_udp", "missing")
-    server, port = udp.get("server"), udp.get("port")
-    if not isinstance(server, str) or type(port) is not int or not 0 < port < 1 << 16:
-        raise BadMessage("bad_udp", f"{server!r} {port!r}")
-    return Channel(
-        session_id,
-        (server, port),
-        parse_audio_params_untrusted(message.get("audio_params"), DEFAULT_DOWNLINK),
-        _hex_untrusted(udp.get("key")),
-        _hex_untrusted(udp.get("nonce")),
-    )
-
-
-def _hex_untrusted(text: object) -> bytes:
-    try:
-        value = bytes.fromhex(text) if isinstance(text, str) else b""
-    except ValueError:
-        value = b""
-    if len(value) != KEY_BYTES:
-        raise BadMessage("bad_key", "key and nonce must be 32 hexadecimal digits")
-    return value

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Final
 import trio
 from attrs import define
 
-from trio_gateway.simulator.caller import Caller, Meters
+from trio_gateway.simulator.caller import Caller
+from trio_gateway.simulator.handset import Meters
 from trio_gateway.simulator.lines import DatagramLine, DatagramLines
 from trio_gateway.simulator.report import Failure, Report
 from trio_gateway.simulator.verify import judge, required_similarity
-from trio_gateway.simulator.voice import voice
+from trio_gateway.simulator.voice import FRAME_MS, voice
 from trio_gateway.speech import CLIPS
 from trio_gateway.timers import Timers
 
@@ -21,25 +22,31 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from trio_gateway.simulator.caller import Call
+    from trio_gateway.simulator.network import BadNetwork
     from trio_gateway.simulator.plan import Plan
 
 __all__ = ["simulate"]
 
 _SETTLING: Final = 0.5
 # Seconds from the last connection to the first common start; a guess: all hellos are answered.
-_LONGEST: Final = 3.3  # seconds, of the clips
-_TURN: Final = 2 * _LONGEST + 1.0
-# Seconds from one common start to the next: talk, reply, and what lies between and after them.
+_BETWEEN: Final = 1.0  # seconds of a turn beyond talk and reply; a guess: the echo needs 0.3
 
 
 async def simulate(plan: Plan) -> Report:
-    """Let the devices live, then judge what they heard."""
-    for number in range(len(CLIPS)):
-        voice(number)  # encoded now, not while the first devices talk
+    """Let the devices live, then judge what they heard.
+
+    Measured with 200 devices and the gateway on two cores: 9 % of a core while they talk and listen
+    in turn, 15 % in realtime mode. The judging comes afterwards, in threads: all calls that are
+    kept, the newest 16 of each device.
+    """
+    # All are encoded now, and not while the first devices talk.
+    longest = max(len(voice(number).packets) for number in range(len(CLIPS))) * FRAME_MS / 1000
     meters = Meters()
     began, cpu_s = trio.current_time(), time.process_time()
     with DatagramLines() as lines:
-        surroundings = _Surroundings(plan, began, Timers(), lines)
+        surroundings = _Surroundings(
+            Timers(), lines, began + plan.ramp + _SETTLING, 2 * longest + _BETWEEN, plan.together
+        )
         numbers = range(plan.first_device, plan.first_device + plan.devices)
         callers = [Caller(number, plan, surroundings, meters) for number in numbers]
         async with trio.open_nursery() as nursery:
@@ -65,10 +72,11 @@ async def _live(callers: list[Caller], began: float, plan: Plan) -> None:
 
 @define
 class _Surroundings:
-    _plan: Plan
-    _began: float
     timers: Timers
     _lines: DatagramLines
+    _first_turn: float
+    _turn_s: float
+    _together: bool
 
     def call_at(self, deadline: float, callback: Callable[[], None]) -> None:
         self.timers.call_at(deadline, callback)
@@ -79,12 +87,11 @@ class _Surroundings:
         return await self._lines.open(server, receive)
 
     async def next_turn(self) -> None:
-        if not self._plan.together:
+        if not self._together:
             await trio.lowlevel.checkpoint()
             return
-        first = self._began + self._plan.ramp + _SETTLING
-        turn = max(0, math.ceil((trio.current_time() - first) / _TURN))
-        await trio.sleep_until(first + turn * _TURN)
+        turn = max(0, math.ceil((trio.current_time() - self._first_turn) / self._turn_s))
+        await trio.sleep_until(self._first_turn + turn * self._turn_s)
 
 
 def _report(
@@ -98,7 +105,7 @@ def _report(
 ) -> Report:
     counters = [caller.device.counters for caller in callers]
     speakers = [caller.device.speaker for caller in callers]
-    networks = [way.statistics() for caller in callers for way in (caller.up, caller.down)]
+    networks = [way.statistics() for caller in callers for way in _ways(caller)]
     similarities = [call.similarity for call in calls]
     failures = tuple(
         Failure(caller.number, caller.device.client_id, reason)
@@ -134,6 +141,10 @@ def _report(
         lag=meters.lag,
         failures=failures,
     )
+
+
+def _ways(caller: Caller) -> tuple[BadNetwork, BadNetwork]:
+    return caller.handset.up, caller.handset.down
 
 
 def _failure(caller: Caller) -> str:

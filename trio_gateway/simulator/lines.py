@@ -108,6 +108,9 @@ class DatagramLines:
         """Receive, for ever."""
         while True:
             await trio.lowlevel.wait_readable(self._selector.fileno())
+            # Whoever woke with us goes first: when this process was kept from running, `tts start`
+            # and the audio that followed 60 ms later wait together, and Trio's order is random.
+            await trio.lowlevel.checkpoint()
             for key, _ in self._selector.select(0):
                 key.data._read()  # noqa: SLF001
 

@@ -60,9 +60,7 @@ _LEAST_REQUIRED: Final = 0.3  # well above another clip's 0.09, for the worst of
 _BAND: Final = (80.0, 2500.0)
 # Hz. Below it the recordings have DC and rumble, above it Opus at these bit rates keeps the
 # spectrum but not the waveform (with 4000 the least right value is 0.85, with 8000 it is 0.81).
-_VOICED: Final = (
-    1e-3  # -30 dB from the loudest frame: a speaker's dynamic range, ITU-T P.56's order
-)
+_VOICED: Final = 1e-3  # -30 dB from the loudest frame; a guess: breath and room lie below
 _FRAME_MS: Final = 60
 
 
