@@ -15,7 +15,7 @@ from trio_gateway.speech import load_clip
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["ReferenceDecoder", "ReferenceEncoder", "speech"]
+__all__ = ["ReferenceDecoder", "ReferenceEncoder", "frames", "packets", "speech"]
 
 
 def speech(samples: int) -> NDArray[np.int16]:
@@ -48,3 +48,15 @@ class ReferenceDecoder:
     def conceal(self, samples: int) -> NDArray[np.int16]:
         pcm = decoder_api.decode(self._state, b"", 0, samples, False, 1)
         return np.frombuffer(pcm, np.int16)[:samples]
+
+
+def frames(rate: int, number: int, frame_ms: int = 60) -> list[NDArray[np.int16]]:
+    """The first frames of the clip."""
+    samples = rate * frame_ms // 1000
+    return list(speech(number * samples).reshape(number, samples))
+
+
+def packets(rate: int, number: int) -> list[bytes]:
+    """The same, as Opus."""
+    encoder = ReferenceEncoder(rate)
+    return [encoder.encode(frame) for frame in frames(rate, number)]

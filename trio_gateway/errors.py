@@ -27,6 +27,7 @@ __all__ = [
     "SessionClosed",
     "SettingsError",
     "ToolCallError",
+    "TraceError",
     "WorkerFailed",
 ]
 
@@ -51,6 +52,10 @@ class InvalidSetting(SettingsError):  # noqa: N818
         super().__init__(f"{', '.join(f'{k} = {v}' for k, v in values.items())}: {allowed}")
         self.values = values
         self.allowed = allowed
+
+
+class TraceError(GatewayError):
+    """A load trace cannot be read or replayed. The text names the file, the line, and why."""
 
 
 class PeerError(GatewayError):

@@ -33,7 +33,11 @@ class Host(ABC):
 
     @abstractmethod
     def prepare(self) -> None:
-        """Make the place. Called once, before the first `run`."""
+        """Make the place. Called once, before the first `run`.
+
+        Raises:
+            WorkerFailed: It cannot be made; nothing is left of it.
+        """
 
     @abstractmethod
     def run(self, job: Job) -> None:
@@ -45,4 +49,8 @@ class Host(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Take the place down. Only while no `run` is under way."""
+        """Take the place down. Only while no `run` is under way.
+
+        Raises:
+            WorkerFailed: It cannot be taken down.
+        """

@@ -2,156 +2,43 @@
 
 Rule 1: a stream has at most one ticket in flight. So one worker at most works on its state, and its
 frames finish in the order they came, whatever happens to the set of workers.
-Rule 2: a frame keeps its own copy of the input until its result is in, so a frame whose worker died
-can be done again.
+Rule 2: a frame keeps its input until its result is in, so a frame whose worker died can be done
+again.
 Rule 3: the choice of worker is late. Frames wait in their streams, not in front of a worker.
 Rule 4: decoders before encoders: a listener forgives a late reply sooner than a lost word.
+Rule 5: a change of state is whole or it is not. Ctrl-C waits (Trio's protection), and a callback
+that raises is logged: that is its owner's bug, and the frames behind it are other people's.
 
-No I/O and no clock here: a lane writes through a callable, `now` comes in.
+No I/O and no clock here: a lane writes through a callable, and the clock is one, too.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
+import structlog
+from trio.lowlevel import enable_ki_protection
 
-from trio_gateway.core.window import Window
-from trio_gateway.errors import FrameDropped, PoolClosed, WorkerFailed
+from trio_gateway.core import opus_packet
+from trio_gateway.errors import BadPacket, FrameDropped, PoolClosed, WorkerFailed
 from trio_gateway.workers.codec import CONCEAL, DECODE, ENCODE
-from trio_gateway.workers.opus import codec_error
-from trio_gateway.workers.wire import COMPLETION, READY, TICKET
+from trio_gateway.workers.frame import Result
+from trio_gateway.workers.opus import INVALID_PACKET, codec_error
+from trio_gateway.workers.statistics import Counters
+from trio_gateway.workers.wire import READY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from trio_gateway.workers.opus import OpusState
+    from trio_gateway.workers.frame import Frame, StreamQueue
+    from trio_gateway.workers.lane import Lane
     from trio_gateway.workers.slab import Slab
 
-__all__ = ["Counters", "Dispatcher", "Done", "Frame", "Lane", "Result", "StreamQueue"]
+__all__ = ["Dispatcher", "Result"]
 
-Result: TypeAlias = NDArray[np.int16] | bytes | Exception
-Done: TypeAlias = "Callable[[Result], None]"
-
-
-class Frame:
-    """One frame on its way through the pool."""
-
-    __slots__ = ("data", "done", "lost_workers", "number", "operation", "samples", "slot", "stream",
-                 "submitted")  # fmt: skip
-
-    def __init__(  # one line for each thing a frame is made of
-        self,
-        stream: StreamQueue,
-        operation: int,
-        data: bytes | NDArray[np.int16] | None,
-        samples: int,
-        done: Done,
-    ) -> None:
-        self.stream = stream
-        self.operation = operation
-        self.data = data
-        self.samples = samples
-        self.done = done
-        self.submitted = 0.0
-        self.number = -1
-        self.slot = -1
-        self.lost_workers = 0
-
-
-class StreamQueue:
-    """What the dispatcher knows of a stream: its codec state and its frames to do."""
-
-    __slots__ = ("backlog", "busy", "closed", "frame_samples", "make_state", "max_backlog",
-                 "max_packet_bytes", "queued", "state")  # fmt: skip
-
-    def __init__(
-        self,
-        make_state: Callable[[], OpusState],
-        *,
-        max_backlog: int,
-        max_packet_bytes: int,
-        frame_samples: int,
-    ) -> None:
-        self.make_state = make_state
-        self.state = make_state()
-        self.backlog: deque[Frame] = deque()
-        self.max_backlog = max_backlog
-        self.max_packet_bytes = max_packet_bytes
-        self.frame_samples = (
-            frame_samples  # of the last good frame: what to conceal a lost one with
-        )
-        self.queued = False  # stands in one of the dispatcher's queues
-        self.busy = False  # has a ticket in flight
-        self.closed = False
-
-
-class Lane:
-    """What the dispatcher knows of a worker.
-
-    Args:
-        name: For logs and statistics.
-        capacity: Tickets it may hold.
-        write: Takes bytes, returns how many were taken (0 when the pipe is full or closed).
-    """
-
-    def __init__(self, name: str, capacity: int, write: Callable[[bytes], int]) -> None:
-        self.name = name
-        self.capacity = capacity
-        self.ready = False
-        self.closed = False
-        self.held: deque[Frame] = deque()
-        self.frames = 0
-        self.busy_s = 0.0
-        self._write = write
-        self._next = 0
-        self._outgoing = bytearray()
-        self._incoming = b""
-
-    @property
-    def room(self) -> int:
-        """Tickets that it takes at this moment."""
-        return self.capacity - len(self.held) if self.ready and not self.closed else 0
-
-    def hand(self, frame: Frame, slot: int, length: int) -> None:
-        """Append a ticket for `frame`; `flush` sends it."""
-        frame.slot = slot
-        frame.number = self._next
-        self._next = (self._next + 1) % READY
-        self.held.append(frame)
-        self._outgoing += TICKET.pack(
-            frame.stream.state.address, frame.number, slot, length, frame.samples, frame.operation
-        )
-
-    def flush(self) -> None:
-        """Send what has been handed out. What the pipe does not take goes with the next flush."""
-        if self._outgoing:
-            del self._outgoing[: self._write(bytes(self._outgoing))]
-
-    def completions_untrusted(self, data: bytes) -> Iterator[tuple[int, int, int]]:
-        """Whole records (number, result, codec_ns) of what was read, the rest kept."""
-        data = self._incoming + data
-        whole = len(data) - len(data) % COMPLETION.size
-        self._incoming = data[whole:]
-        return COMPLETION.iter_unpack(data[:whole])
-
-
-class Counters:
-    """Cumulative numbers of one dispatcher; PoolStatistics says what each one means."""
-
-    def __init__(self) -> None:
-        self.decoded = 0
-        self.encoded = 0
-        self.concealed = 0
-        self.failed = 0
-        self.dropped = 0
-        self.late = 0
-        self.busy_s = 0.0
-        self.pending_frame_s = 0.0
-        self.waiting_frame_s = 0.0
+log = structlog.get_logger(__name__)
 
 
 class Dispatcher:
@@ -162,25 +49,25 @@ class Dispatcher:
         deadline: Seconds after which a frame counts as late.
         window: Seconds that latencies are remembered.
         clock: Returns the current time in seconds.
+
+    Attributes:
+        counters: Its numbers.
+        lanes: The workers.
     """
 
     def __init__(
         self, slab: Slab, *, deadline: float, window: float, clock: Callable[[], float]
     ) -> None:
-        self.counters = Counters()
-        self.latency = Window(window)
-        self.codec = Window(window)
+        self.counters = Counters(window, clock())
         self.lanes: list[Lane] = []
-        self.waiting = 0
-        self.in_flight = 0
-        self.put_aside: list[OpusState] = []
         self._slab = slab
         self._deadline = deadline
         self._clock = clock
         self._decoders: deque[StreamQueue] = deque()
         self._encoders: deque[StreamQueue] = deque()
         self._batches = 0
-        self._counted_at = clock()
+
+    # The callers' side
 
     @contextmanager
     def batch(self) -> Iterator[None]:
@@ -193,34 +80,48 @@ class Dispatcher:
             if not self._batches:
                 self._hand_out()
 
+    @enable_ki_protection
     def submit(self, frame: Frame) -> None:
-        """Take a frame. When its stream's backlog is full, the oldest frame there is dropped."""
+        """Take a frame. When its stream's backlog is full, the oldest frame there is dropped.
+
+        Its callback is never called from in here.
+
+        Raises:
+            PoolClosed: Its stream takes no more frames.
+        """
         stream = frame.stream
         frame.submitted = now = self._clock()
-        self.count_until(now)
-        stream.backlog.append(frame)
-        self.waiting += 1
-        if len(stream.backlog) > stream.max_backlog:
+        self.counters.until(now)
+        while len(stream.backlog) >= stream.max_backlog:
             self._drop(stream.backlog.popleft(), FrameDropped("the stream's backlog is full"))
+        if stream.closed:  # asked here: whoever was just told of a drop may have closed it
+            raise PoolClosed("this stream or its pool is closed")
+        stream.backlog.append(frame)
+        self.counters.waiting += 1
         self._enqueue(stream)
         if not self._batches:
             self._hand_out()
 
+    @enable_ki_protection
     def withdraw(self, frame: Frame) -> None:
         """Nobody waits for this frame any more. In flight it finishes, for its state's sake."""
         frame.done = _nobody
         if frame in frame.stream.backlog:
-            self.count_until(self._clock())
+            self.counters.until(self._clock())
             frame.stream.backlog.remove(frame)
-            self.waiting -= 1
-            self.counters.dropped += 1
+            self._drop(frame, FrameDropped("the caller was cancelled"))
 
-    def discard(self, stream: StreamQueue, why: Exception) -> None:
-        """Drop all frames of `stream` that no worker holds."""
-        self.count_until(self._clock())
+    @enable_ki_protection
+    def close_stream(self, stream: StreamQueue, why: Callable[[], Exception]) -> None:
+        """Take no more frames of `stream`, drop those that no worker holds."""
+        stream.closed = True
+        self.counters.until(self._clock())
         while stream.backlog:
-            self._drop(stream.backlog.popleft(), why)
+            self._drop(stream.backlog.popleft(), why())
 
+    # The workers' side
+
+    @enable_ki_protection
     def completed_untrusted(self, lane: Lane, data: bytes) -> None:
         """Take what a worker reported.
 
@@ -228,61 +129,58 @@ class Dispatcher:
             WorkerFailed: That cannot be true; the worker is not to be trusted with anything.
         """
         now = self._clock()
-        self.count_until(now)
+        self.counters.until(now)
         with self.batch():
             for number, result, codec_ns in lane.completions_untrusted(data):
                 if number == READY and not lane.ready:
                     lane.ready = True
                     continue
-                if not lane.held or lane.held[0].number != number:
-                    raise WorkerFailed(
-                        f"{lane.name} reports ticket {number}, which it does not hold"
-                    )
-                if result > _limit(lane.held[0]):
-                    raise WorkerFailed(f"{lane.name} reports an impossible result, {result}")
+                lie = _lie(lane, number, result)
+                if lie is not None:
+                    lane.closed = lane.lied = True
+                    raise WorkerFailed(f"{lane.name} {lie}")
                 frame = lane.held.popleft()
                 lane.frames += 1
                 lane.busy_s += codec_ns * 1e-9
                 self._finish(frame, result, codec_ns * 1e-9, now)
+            lane.flush()  # what a full pipe had not taken: this worker has just read from it
 
+    @enable_ki_protection
+    def close_lane(self, lane: Lane) -> None:
+        """Hand this worker no more, and take back what has not reached it."""
+        self.counters.until(self._clock())
+        lane.closed = True
+        lane.flush()
+        with self.batch():
+            for frame in lane.recall():
+                self._slab.release(frame.slot)
+                self._take_back(frame, suspect=False)
+
+    @enable_ki_protection
     def lane_lost(self, lane: Lane, *, still_running: bool) -> None:
-        """A worker is gone. The first frame it held is the suspect; the rest were never started.
+        """A worker is gone.
+
+        One that raised has reported all that it finished: the first frame it held is the suspect,
+        the rest were never started and are done elsewhere as if nothing had happened. One that lied
+        or hangs may have begun any of them.
 
         Args:
             lane: The worker's.
-            still_running: It hangs and may yet touch its slots and the states of what it held: they
-                are put aside for good, and the streams go on with copies.
+            still_running: It hangs, and may yet touch the slots and the states of what it held:
+                they are put aside for good.
         """
-        self.count_until(self._clock())
+        self.counters.until(self._clock())
         lane.closed = True
+        held, lane.held = lane.held, deque()
         with self.batch():
-            for index, frame in enumerate(lane.held):
+            for index, frame in enumerate(held):
                 if still_running:
-                    self.put_aside.append(frame.stream.state)
-                    frame.stream.state = frame.stream.state.copy()
+                    lane.put_aside.append(frame.stream.state)
                 else:
                     self._slab.release(frame.slot)
-                self._take_back(frame, suspect=index == 0)
-            lane.held.clear()
+                self._take_back(frame, suspect=index == 0 or still_running or lane.lied)
 
-    def _take_back(self, frame: Frame, *, suspect: bool) -> None:
-        stream = frame.stream
-        self.in_flight -= 1
-        self.waiting += 1
-        stream.busy = False
-        if suspect:
-            stream.state.reset()
-            frame.lost_workers += 1
-            if frame.operation != ENCODE:
-                frame.operation = CONCEAL
-                frame.samples = stream.frame_samples
-        if stream.closed:
-            self._drop(frame, PoolClosed("the worker was lost after its stream was closed"))
-        elif frame.lost_workers > 1:  # it took two workers with it; it will not get a third
-            self._drop(frame, WorkerFailed("two workers were lost with this frame"))
-        else:
-            stream.backlog.appendleft(frame)
-        self._enqueue(stream)
+    # Between the two
 
     def _enqueue(self, stream: StreamQueue) -> None:
         if stream.backlog and not stream.queued and not stream.busy:
@@ -290,7 +188,9 @@ class Dispatcher:
             encoding = stream.backlog[0].operation == ENCODE
             (self._encoders if encoding else self._decoders).append(stream)
 
+    @enable_ki_protection
     def _hand_out(self) -> None:
+        """Whatever makes room or work ends here: a frame, a result, a worker come or gone."""
         touched = set()
         while (queue := self._decoders or self._encoders) and (lane := self._least_loaded()):
             slot = self._slab.acquire()
@@ -298,13 +198,13 @@ class Dispatcher:
                 break
             stream = queue.popleft()
             stream.queued = False
-            if not stream.backlog:  # withdrawn meanwhile
+            if not stream.backlog:  # dropped meanwhile
                 self._slab.release(slot)
                 continue
             frame = stream.backlog.popleft()
             stream.busy = True
-            self.waiting -= 1
-            self.in_flight += 1
+            self.counters.waiting -= 1
+            self.counters.in_flight += 1
             lane.hand(frame, slot, self._fill(slot, frame))
             touched.add(lane)
         for lane in touched:
@@ -320,29 +220,22 @@ class Dispatcher:
 
     def _fill(self, slot: int, frame: Frame) -> int:
         """Copy the input in. Returns the ticket's length field."""
-        data = frame.data
-        if frame.operation == ENCODE:
-            assert isinstance(data, np.ndarray)  # noqa: S101  stream.py has checked
-            self._slab.put_pcm(slot, data)
+        if frame.pcm is not None:
+            self._slab.put_pcm(slot, frame.pcm)
             return frame.stream.max_packet_bytes
-        if data is None or frame.operation == CONCEAL:
-            return 0
-        assert isinstance(data, bytes)  # noqa: S101  stream.py has checked
-        self._slab.put_packet(slot, data)
-        return len(data)
+        self._slab.put_packet(slot, frame.packet)
+        return len(frame.packet)
 
     def _finish(self, frame: Frame, result: int, codec_s: float, now: float) -> None:
         value = self._take(frame, result)
         self._slab.release(frame.slot)
-        self.in_flight -= 1
-        self.counters.busy_s += codec_s
-        self.codec.record(codec_s, now)
-        self.latency.record(now - frame.submitted, now)
+        self.counters.in_flight -= 1
+        self.counters.took(now - frame.submitted, codec_s, now)
         if now - frame.submitted > self._deadline:
             self.counters.late += 1
         frame.stream.busy = False
         self._enqueue(frame.stream)
-        frame.done(value)
+        _tell(frame, value)
 
     def _take(self, frame: Frame, result: int) -> Result:
         """Copy the output out, and count it."""
@@ -354,26 +247,68 @@ class Dispatcher:
             return self._slab.packet(frame.slot, result)
         if frame.operation == DECODE:
             self.counters.decoded += 1
-            frame.stream.frame_samples = result
         else:
             self.counters.concealed += 1
         return self._slab.pcm(frame.slot, result)
 
+    def _take_back(self, frame: Frame, *, suspect: bool) -> None:
+        stream = frame.stream
+        self.counters.in_flight -= 1
+        self.counters.waiting += 1
+        stream.busy = False
+        refusal = _after_loss(frame) if suspect else None
+        if stream.closed:
+            self._drop(frame, PoolClosed("the stream was closed, then its worker was lost"))
+        elif refusal is not None:
+            self._drop(frame, refusal)
+        else:
+            stream.backlog.appendleft(frame)
+        self._enqueue(stream)
+
     def _drop(self, frame: Frame, why: Exception) -> None:
-        self.waiting -= 1
+        self.counters.waiting -= 1
         self.counters.dropped += 1
-        frame.done(why)
-
-    def count_until(self, now: float) -> None:
-        """Bring the integrals over time up to `now`."""
-        elapsed = now - self._counted_at
-        self._counted_at = now
-        self.counters.waiting_frame_s += elapsed * self.waiting
-        self.counters.pending_frame_s += elapsed * (self.waiting + self.in_flight)
+        _tell(frame, why)
 
 
-def _limit(frame: Frame) -> int:
-    return frame.stream.max_packet_bytes if frame.operation == ENCODE else frame.samples
+def _after_loss(frame: Frame) -> Exception | None:
+    """Make the best of a frame that a lost worker may have begun, or say why there is none.
+
+    An encoder does it again, a decoder conceals it, both with a state that has heard nothing: what
+    the old one has heard is not known.
+    """
+    frame.stream.state = frame.stream.make_state()
+    frame.lost_workers += 1
+    if frame.lost_workers > 1:
+        return WorkerFailed("two workers were lost with this frame; it will not get a third")
+    if frame.operation == DECODE:
+        try:
+            duration = opus_packet.duration_untrusted(frame.packet)
+        except BadPacket:
+            return codec_error(INVALID_PACKET)
+        frame.samples = duration * frame.stream.rate // opus_packet.SAMPLE_RATE
+    if frame.operation != ENCODE:
+        frame.operation = CONCEAL
+        frame.packet = b""
+    return None
+
+
+def _lie(lane: Lane, number: int, result: int) -> str | None:
+    """What is impossible about this report, if anything is."""
+    if not lane.held or lane.held[0].number != number:
+        return f"reports ticket {number}, which is not its next one"
+    frame = lane.held[0]
+    limit = frame.stream.max_packet_bytes if frame.operation == ENCODE else frame.samples
+    if result == 0 or result > limit:
+        return f"reports {result} for a frame of at most {limit}"
+    return None
+
+
+def _tell(frame: Frame, result: Result) -> None:
+    try:
+        frame.done(result)
+    except Exception:
+        log.exception("a callback raised; it must not")
 
 
 def _nobody(_: Result) -> None:

@@ -4,10 +4,10 @@
 the one that knows either. What it must not do, and why:
 
 - Let an exception out of the interpreter as it is. One whose text holds a NUL or a lone surrogate,
-  or whose `__str__` fails, crashes the process (3.13.0 to 3.15.2). The script below keeps the text
-  as ASCII and raises one of its own.
+  or whose `__str__` fails, crashes the process (3.13.0 to 3.15.2). The scripts below keep the text
+  as ASCII and raise one of their own.
 - Destroy an interpreter that is running, or leave one running when the process ends.
-- Destroy one for every scale-down: 3.13 leaks 3 MB each time. The pool parks drained hosts.
+- Destroy one for every scale-down: 3.13 leaks 3 MB each time. The crew parks drained hosts.
 - Leave a thread state behind: `exec` enters and leaves in one call, so Trio may reuse the thread.
 """
 
@@ -21,32 +21,36 @@ from attrs import astuple
 
 from trio_gateway.errors import WorkerFailed
 from trio_gateway.workers.base import Host
+from trio_gateway.workers.loop import describe
 
 if TYPE_CHECKING:
     from trio_gateway.workers.base import Job
 
 __all__ = ["InterpreterHost", "interpreters_work"]
 
-# sys.path changes are not inherited, so the interpreter is told where this package lies.
+# sys.path changes are not inherited, so the interpreter is told where this package lies. As ASCII:
+# a path may hold what no encoding of a script can.
 _PREPARE = """
-import sys
-if {root!r} not in sys.path:
-    sys.path.insert(0, {root!r})
-from trio_gateway.workers import loop
+failure = None
+try:
+    import sys
+    if {root!a} not in sys.path:
+        sys.path.insert(0, {root!a})
+    from trio_gateway.workers import loop
+except BaseException as error:
+    failure = ascii(error)
+if failure is not None:
+    raise RuntimeError(failure)
 """
 
 _RUN = """
 failure = None
 try:
-    loop.run(*{arguments!r})
+    loop.run(*{arguments!a})
 except BaseException as error:
-    try:
-        failure = ascii(error)
-    except BaseException:
-        failure = type(error).__name__.encode("ascii", "replace").decode("ascii")
-    del error
+    failure = loop.describe(error)
 if failure is not None:
-    raise RuntimeError(failure.replace("\\0", "?"))
+    raise RuntimeError(failure)
 """
 
 
@@ -70,8 +74,15 @@ class InterpreterHost(Host):
         if adapter is None:
             raise WorkerFailed(f"Python {sys.version.split()[0]} has no interpreters")
         create, _, _ = adapter
-        self._interpreter = create()
-        self._exec(_PREPARE.format(root=str(Path(__file__).parents[2])))
+        try:
+            self._interpreter = create()
+        except Exception as error:
+            raise WorkerFailed(describe(error)) from error
+        try:
+            self._exec(_PREPARE.format(root=str(Path(__file__).parents[2])))
+        except WorkerFailed:
+            self.close()
+            raise
 
     def run(self, job: Job) -> None:
         """Run the loop in there."""
@@ -80,16 +91,23 @@ class InterpreterHost(Host):
     def close(self) -> None:
         """Destroy the interpreter."""
         adapter = _adapter()
-        if adapter is not None and self._interpreter is not None:
-            _, _, destroy = adapter
+        if adapter is None or self._interpreter is None:
+            return
+        _, _, destroy = adapter
+        try:
             destroy(self._interpreter)
-            self._interpreter = None
+        except Exception as error:
+            raise WorkerFailed(describe(error)) from error
+        self._interpreter = None
 
     def _exec(self, script: str) -> None:
         adapter = _adapter()
         assert adapter is not None  # noqa: S101  prepare() has checked
         _, execute, _ = adapter
-        failure = execute(self._interpreter, script)
+        try:
+            failure = execute(self._interpreter, script)
+        except Exception as error:
+            raise WorkerFailed(describe(error)) from error
         if failure is not None:
             raise WorkerFailed(failure)
 
@@ -97,13 +115,14 @@ class InterpreterHost(Host):
 def _adapter() -> tuple[Any, Any, Any] | None:
     """(create() -> handle, execute(handle, script) -> error text or None, destroy(handle))."""
     if sys.version_info >= (3, 14):
+        # From its documentation: the tests of this project have not run on 3.14 yet.
         from concurrent import interpreters  # noqa: PLC0415
 
         return interpreters.create, _execute_public, lambda handle: handle.close()
     if sys.version_info >= (3, 13):
         try:
             import _interpreters  # noqa: PLC0415
-        except ImportError:  # a build without subinterpreters
+        except ImportError:  # a build without them
             return None
         return (
             lambda: _interpreters.create("isolated"),

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 __all__ = [
+    "INVALID_PACKET",
     "MAX_FRAME_MS",
     "SAMPLE_RATES",
     "OpusState",
@@ -34,13 +35,13 @@ MAX_FRAME_MS: Final = 120  # RFC 6716 section 2.1.4
 _APPLICATION_AUDIO: Final = 2049
 _SET_BITRATE: Final = 4002
 _SET_COMPLEXITY: Final = 4010
-_RESET_STATE: Final = 4028
 _AUTO: Final = -1000
+INVALID_PACKET: Final = -4
 _ERRORS: Final = {
     -1: "invalid argument",
     -2: "buffer too small",
     -3: "internal error",
-    -4: "corrupted stream",
+    INVALID_PACKET: "corrupted stream",
     -5: "request not implemented",
     -6: "invalid state",
     -7: "memory allocation failed",
@@ -86,16 +87,6 @@ class OpusState:
         code = self._ctl(reference(self.address), request, *values)
         if code < 0:
             raise codec_error(code)
-
-    def copy(self) -> OpusState:
-        """The same state at another address. libopus' states hold no pointers into themselves."""
-        twin = OpusState(len(self._memory), self._ctl)
-        ctypes.memmove(twin.address, self.address, len(self._memory))
-        return twin
-
-    def reset(self) -> None:
-        """Forget what was heard, keep the settings. Only while no worker holds a ticket on it."""
-        self.control(_RESET_STATE)
 
 
 def decoder_state(codec: Codec, rate: int) -> OpusState:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from attrs import frozen
 
-if TYPE_CHECKING:
-    from trio_gateway.core.window import Summary
+from trio_gateway.core.window import Summary, Window
 
-__all__ = ["PoolStatistics", "WorkerState", "WorkerStatistics"]
+__all__ = ["Counters", "PoolStatistics", "WorkerState", "WorkerStatistics"]
 
 WorkerState = Literal["starting", "ready", "draining"]
 
@@ -52,11 +51,11 @@ class PoolStatistics:
     failed: int
     """Frames that libopus refused."""
     dropped: int
-    """Frames given up: backlog full, stream closed."""
+    """Frames given up: backlog full, stream closed, caller cancelled, two workers lost over it."""
     late: int
     """Frames finished after their deadline."""
     deaths: int
-    """Workers that ended without being asked to."""
+    """Workers that ended without having been asked to, or hung when they were."""
     latency: Summary
     """Seconds from submission to result, over the window."""
     codec: Summary
@@ -74,3 +73,41 @@ class PoolStatistics:
     def service_s(self) -> float:
         """Mean seconds inside libopus for a frame, over the window."""
         return self.codec.mean
+
+
+class Counters:
+    """What the dispatcher counts as it goes; PoolStatistics says what each number means.
+
+    Args:
+        window: Seconds that durations are remembered.
+        now: Seconds.
+    """
+
+    def __init__(self, window: float, now: float) -> None:
+        self.waiting = 0
+        self.in_flight = 0
+        self.decoded = 0
+        self.encoded = 0
+        self.concealed = 0
+        self.failed = 0
+        self.dropped = 0
+        self.late = 0
+        self.busy_s = 0.0
+        self.pending_frame_s = 0.0
+        self.waiting_frame_s = 0.0
+        self.latency = Window(window)
+        self.codec = Window(window)
+        self._counted_at = now
+
+    def until(self, now: float) -> None:
+        """Bring the integrals up to `now`: to be called before `waiting` or `in_flight` change."""
+        elapsed = now - self._counted_at
+        self._counted_at = now
+        self.waiting_frame_s += elapsed * self.waiting
+        self.pending_frame_s += elapsed * (self.waiting + self.in_flight)
+
+    def took(self, latency: float, codec_s: float, now: float) -> None:
+        """Record a frame's seconds in the pool, and of those in libopus."""
+        self.busy_s += codec_s
+        self.codec.record(codec_s, now)
+        self.latency.record(latency, now)

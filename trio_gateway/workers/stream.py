@@ -8,9 +8,9 @@ import numpy as np
 import outcome
 import trio
 
-from trio_gateway.errors import FrameDropped, PoolClosed
+from trio_gateway.errors import FrameDropped
 from trio_gateway.workers.codec import CONCEAL, DECODE, ENCODE, RECOVER
-from trio_gateway.workers.dispatch import Frame, StreamQueue
+from trio_gateway.workers.frame import Frame, StreamQueue
 from trio_gateway.workers.opus import MAX_FRAME_MS, SAMPLE_RATES
 from trio_gateway.workers.slab import MAX_PACKET_BYTES
 
@@ -19,16 +19,19 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from trio_gateway.workers.dispatch import Dispatcher, Done
+    from trio_gateway.workers.dispatch import Dispatcher
+    from trio_gateway.workers.frame import Done, Result
     from trio_gateway.workers.opus import OpusState
 
-__all__ = ["Decoder", "Encoder"]
+__all__ = ["Decoder", "Encoder", "Stream"]
 
 # Frame lengths that opus_encode takes, in units of 1/400 s (2.5 ms): opus_encoder.h.
 _FRAME_UNITS = frozenset({1, 2, 4, 8, 16, 24, 32, 40, 48})
 
 
-class _Stream:
+class Stream:
+    """What decoders and encoders have in common."""
+
     def __init__(
         self,
         dispatcher: Dispatcher,
@@ -37,19 +40,14 @@ class _Stream:
         *,
         max_backlog: int,
         max_packet_bytes: int,
-        on_close: Callable[[_Stream], None],
+        on_close: Callable[[Stream], None],
     ) -> None:
         if rate not in SAMPLE_RATES:
             raise ValueError(f"sample rate {rate}: Opus takes {SAMPLE_RATES}")
         self.rate = rate
         self._dispatcher = dispatcher
         self._on_close = on_close
-        self._queue = StreamQueue(
-            make_state,
-            max_backlog=max_backlog,
-            max_packet_bytes=max_packet_bytes,
-            frame_samples=rate * 60 // 1000,
-        )
+        self._queue = StreamQueue(make_state, rate, max_backlog, max_packet_bytes)
 
     def __enter__(self) -> Self:
         return self
@@ -59,49 +57,61 @@ class _Stream:
 
     def close(self) -> None:
         """Take no more frames and drop those that no worker has yet. May be called twice."""
-        self._shut(FrameDropped("the stream was closed"))
+        self.shut(lambda: FrameDropped("the stream was closed"))
 
-    def _shut(self, why: Exception) -> None:
+    def shut(self, why: Callable[[], Exception]) -> None:
+        """`close`, for another reason. Every frame that is dropped gets an exception of its own."""
         if not self._queue.closed:
-            self._queue.closed = True
+            self._dispatcher.close_stream(self._queue, why)
             self._on_close(self)
-            self._dispatcher.discard(self._queue, why)
 
     def _submit(
-        self, operation: int, data: bytes | NDArray[np.int16] | None, samples: int, done: Done
+        self,
+        operation: int,
+        samples: int,
+        done: Done,
+        *,
+        packet: bytes = b"",
+        pcm: NDArray[np.int16] | None = None,
     ) -> Frame:
-        if self._queue.closed:
-            raise PoolClosed("this stream or its pool is closed")
-        frame = Frame(self._queue, operation, data, samples, done)
+        frame = Frame(self._queue, operation, samples, done, packet, pcm)
         self._dispatcher.submit(frame)
         return frame
 
+    # A Ctrl-C between submitting and waiting would leave a callback that wakes a task which does
+    # not sleep. Protected, it reaches the wait instead.
+    @trio.lowlevel.enable_ki_protection
     async def _perform(
-        self, operation: int, data: bytes | NDArray[np.int16] | None, samples: int
-    ) -> object:
+        self,
+        operation: int,
+        samples: int,
+        *,
+        packet: bytes = b"",
+        pcm: NDArray[np.int16] | None = None,
+    ) -> Result:
         await trio.lowlevel.checkpoint_if_cancelled()
         task = trio.lowlevel.current_task()
 
-        def done(result: object) -> None:
-            trio.lowlevel.reschedule(
-                task,
-                outcome.Error(result) if isinstance(result, Exception) else outcome.Value(result),
-            )
+        def done(result: Result) -> None:
+            if isinstance(result, Exception):
+                trio.lowlevel.reschedule(task, outcome.Error(result))
+            else:
+                trio.lowlevel.reschedule(task, outcome.Value(result))
 
-        frame = self._submit(operation, data, samples, done)
+        frame = self._submit(operation, samples, done, packet=packet, pcm=pcm)
 
         def abort(_: Callable[[], None]) -> trio.lowlevel.Abort:
             self._dispatcher.withdraw(frame)
             return trio.lowlevel.Abort.SUCCEEDED
 
-        return await trio.lowlevel.wait_task_rescheduled(abort)
+        return cast("Result", await trio.lowlevel.wait_task_rescheduled(abort))
 
 
-class Decoder(_Stream):
+class Decoder(Stream):
     """One Opus decoder, mono. Frames are decoded in the order of the calls.
 
-    Every method exists twice: to be awaited, and with a callback `done(result)` that is called in
-    the Trio thread with the samples or with the exception; it must not raise.
+    Methods exist twice: to be awaited, and with a callback `done(result)`, which is called in the
+    Trio thread with the samples or with the exception. It must be short and must not raise.
     """
 
     async def decode(self, packet: bytes) -> NDArray[np.int16]:
@@ -114,30 +124,31 @@ class Decoder(_Stream):
             CodecError: libopus refuses the packet.
             FrameDropped: More frames came after it than the backlog holds, or the stream closed.
             PoolClosed: The stream or the pool was closed before.
+            WorkerFailed: Two workers were lost over this packet.
         """
         _check_packet(packet)
-        return cast("NDArray[np.int16]", await self._perform(DECODE, packet, self._room))
+        return cast("NDArray[np.int16]", await self._perform(DECODE, self._room, packet=packet))
 
     async def conceal(self, samples: int) -> NDArray[np.int16]:
         """Fill in a lost frame of `samples` samples (packet-loss concealment)."""
         self._check_samples(samples)
-        return cast("NDArray[np.int16]", await self._perform(CONCEAL, None, samples))
+        return cast("NDArray[np.int16]", await self._perform(CONCEAL, samples))
 
     async def recover(self, packet: bytes, samples: int) -> NDArray[np.int16]:
         """Decode the lost frame before `packet` from its in-band FEC, or conceal it without."""
         _check_packet(packet)
         self._check_samples(samples)
-        return cast("NDArray[np.int16]", await self._perform(RECOVER, packet, samples))
+        return cast("NDArray[np.int16]", await self._perform(RECOVER, samples, packet=packet))
 
     def submit_decode(self, packet: bytes, done: Done) -> None:
         """`decode` with a callback."""
         _check_packet(packet)
-        self._submit(DECODE, packet, self._room, done)
+        self._submit(DECODE, self._room, done, packet=packet)
 
     def submit_conceal(self, samples: int, done: Done) -> None:
         """`conceal` with a callback."""
         self._check_samples(samples)
-        self._submit(CONCEAL, None, samples, done)
+        self._submit(CONCEAL, samples, done)
 
     @property
     def _room(self) -> int:
@@ -148,7 +159,7 @@ class Decoder(_Stream):
             raise ValueError(f"{samples} samples are no multiple of 2.5 ms up to 120 ms")
 
 
-class Encoder(_Stream):
+class Encoder(Stream):
     """One Opus encoder, mono. Frames are encoded in the order of the calls."""
 
     async def encode(self, pcm: NDArray[np.int16]) -> bytes:
@@ -158,15 +169,15 @@ class Encoder(_Stream):
             pcm: int16 samples at `rate`, shape (n,), 2.5, 5, 10, 20, 40, 60, 80, 100 or 120 ms.
 
         Raises:
-            CodecError, FrameDropped, PoolClosed: As for `Decoder.decode`.
+            CodecError, FrameDropped, PoolClosed, WorkerFailed: As for `Decoder.decode`.
         """
         self._check_pcm(pcm)
-        return cast("bytes", await self._perform(ENCODE, pcm, len(pcm)))
+        return cast("bytes", await self._perform(ENCODE, len(pcm), pcm=pcm))
 
     def submit_encode(self, pcm: NDArray[np.int16], done: Done) -> None:
         """`encode` with a callback `done(packet_or_exception)`; `pcm` must not change meanwhile."""
         self._check_pcm(pcm)
-        self._submit(ENCODE, pcm, len(pcm), done)
+        self._submit(ENCODE, len(pcm), done, pcm=pcm)
 
     def _check_pcm(self, pcm: NDArray[np.int16]) -> None:
         if pcm.dtype != np.int16 or pcm.ndim != 1:

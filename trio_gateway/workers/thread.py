@@ -28,8 +28,8 @@ class ThreadHost(Host):
         """Run the loop here."""
         try:
             loop.run(*astuple(job))
-        except Exception as error:
-            raise WorkerFailed(ascii(error)) from error
+        except BaseException as error:
+            raise WorkerFailed(loop.describe(error)) from error
 
     def close(self) -> None:
         """Nothing to take down."""

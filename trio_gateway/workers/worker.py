@@ -2,24 +2,30 @@
 
 Rule 1: draining is end-of-file. `retire` hands out no more, writes STOP, closes the write end. The
 loop finishes what it was given, reads the end and returns; nothing can be lost.
-Rule 2: cancelling the scope is the same as `retire`. What follows is shielded, and bounded by the
-drain timeout: a worker that is still inside libopus then is abandoned, its memory never reused.
-Rule 3: each end of a pipe has one owner. The thread closes its two ends when the loop has returned,
-the task closes the others.
+Rule 2: a worker that is ready lives until it is retired. It does not hear the cancellation of what
+is around the pool: the body of the pool may still need it while it unwinds.
+Rule 3: what follows on `retire` is shielded, and bounded by the drain timeout: a worker that is
+still inside libopus then is abandoned, its memory never used again. Until it is retired, nobody
+notices that a worker hangs.
+Rule 4: each end of a pipe has one owner, which closes it once. The thread has the worker's two ends
+from the moment it runs, the task has the others.
 """
 
 from __future__ import annotations
 
 import os
+import threading
+from math import inf
 from typing import TYPE_CHECKING
 
-import structlog
 import trio
+from trio.lowlevel import enable_ki_protection
 
 from trio_gateway.errors import WorkerFailed
 from trio_gateway.workers.base import Job
 from trio_gateway.workers.codec import STOP
-from trio_gateway.workers.dispatch import Lane
+from trio_gateway.workers.lane import Lane
+from trio_gateway.workers.loop import describe
 from trio_gateway.workers.slab import MAX_PACKET_BYTES, SLOT_BYTES
 from trio_gateway.workers.statistics import WorkerStatistics
 from trio_gateway.workers.wire import REQUEST_BYTES, TICKET
@@ -29,9 +35,10 @@ if TYPE_CHECKING:
     from trio_gateway.workers.dispatch import Dispatcher
     from trio_gateway.workers.statistics import WorkerState
 
-__all__ = ["Worker"]
+__all__ = ["START_TIMEOUT", "Worker"]
 
-log = structlog.get_logger(__name__)
+# Seconds from the start of the loop to READY. Measured: 25 ms at most; 400 times that is a guess.
+START_TIMEOUT = 10.0
 
 _STOP = TICKET.pack(0, 0, 0, 0, 0, STOP)
 _REPLY_BYTES = 65536  # a pipe's default capacity on Linux: one read takes all there is
@@ -48,6 +55,14 @@ class Worker:
         slab: Address of slot 0.
         library: Path of libopus.
         drain_timeout: Seconds between `retire` and giving the worker up.
+
+    Attributes:
+        retiring: It was asked to end while it lived.
+        failure: Why it died, if it said.
+        gone: Set by whoever started it, when nothing more will come of it.
+
+    Raises:
+        OSError: There are no descriptors left for its pipes.
     """
 
     def __init__(
@@ -63,28 +78,32 @@ class Worker:
     ) -> None:
         self.name = name
         self.host = host
-        self.scope = trio.CancelScope()
         self.lane = Lane(name, capacity, self._write)
         self.retiring = False
-        self.abandoned = False
         self.failure: str | None = None
-        self.gone = trio.Event()  # set by the pool when it has let go of the worker
+        self.gone = trio.Event()
         self._dispatcher = dispatcher
         self._drain_timeout = drain_timeout
+        self._scope = trio.CancelScope()
         self._life = trio.CancelScope(shield=True)
         self._ended = trio.Event()
-        self._request_read, self._request_write = os.pipe()
-        self._reply_read, self._reply_write = os.pipe()
-        os.set_blocking(self._request_write, False)
-        os.set_blocking(self._reply_read, False)
+        self._in_thread = True
+        self._far_ends_taken = threading.Lock()  # by the one who closes them; never released
+        self._request_read, self._request_write, self._reply_read, self._reply_write = _pipes()
         self._job = Job(
             self._request_read, self._reply_write, slab, SLOT_BYTES, MAX_PACKET_BYTES, library
         )
 
     @property
+    def abandoned(self) -> bool:
+        """Whether its thread was given up, and may yet touch what it was lent."""
+        return self._ended.is_set() and self._in_thread
+
+    @property
     def died(self) -> bool:
         """Whether it ended in any other way than by draining."""
-        return self._ended.is_set() and (self.failure is not None or not self.retiring)
+        asked_to = self.retiring and self.failure is None and not self.abandoned
+        return self._ended.is_set() and not asked_to
 
     def statistics(self) -> WorkerStatistics:
         """What it holds and has done."""
@@ -92,52 +111,60 @@ class Worker:
         return WorkerStatistics(
             name=self.name,
             kind=self.host.kind,
-            state="draining" if self.retiring else state,
+            state="draining" if self.lane.closed else state,
             in_flight=len(self.lane.held),
             frames=self.lane.frames,
             busy_s=self.lane.busy_s,
         )
 
-    async def run(self, *, task_status: trio.TaskStatus[Worker] = trio.TASK_STATUS_IGNORED) -> None:
-        """Live until retired, cancelled, or dead. Started when the loop has said that it is ready.
+    @enable_ki_protection
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Live until retired or dead; cancelled, only before it is ready.
 
         Raises:
             WorkerFailed: It never became ready.
         """
+        self._scope.deadline = trio.current_time() + START_TIMEOUT
         self._dispatcher.lanes.append(self.lane)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._live, task_status)
             try:
-                with self.scope:
+                with self._scope:
                     await self._ended.wait()
             finally:
                 self.retire()
-        if not self.lane.ready and not self.scope.cancelled_caught:
-            raise WorkerFailed(f"{self.name} did not start: {self.failure or 'no reason given'}")
+        if not self.lane.ready:
+            slow = self._scope.cancelled_caught
+            why = f"not ready in {START_TIMEOUT:g} s" if slow else self.failure or "it just ended"
+            raise WorkerFailed(f"{self.name} did not start: {why}")
 
+    @enable_ki_protection
     def retire(self) -> None:
         """Hand out no more; end when what was handed out is done. May be called twice."""
-        self.lane.closed = True
-        if self.retiring:
+        if self._request_write < 0:
             return
         self.retiring = not self._ended.is_set()
         self._life.deadline = trio.current_time() + self._drain_timeout
-        self.lane.flush()
-        self._write(_STOP)
+        self._dispatcher.close_lane(self.lane)
+        if not self.lane.torn:
+            self._write(_STOP)
         os.close(self._request_write)
         self._request_write = -1
 
-    async def _live(self, task_status: trio.TaskStatus[Worker]) -> None:
+    @enable_ki_protection
+    async def _live(self, task_status: trio.TaskStatus[None]) -> None:
         try:
             with self._life:
                 async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._run_host)
-                    await self._read_replies(task_status)
+                    nursery.start_soon(self._hear, task_status)
+                    await self._run_host()
+                    # Not at end-of-file: a process that somebody forked may hold the pipe open.
+                    nursery.cancel_scope.cancel()
         finally:
-            self.abandoned = self._life.cancelled_caught
+            self._take_replies(task_status)  # what it said last
             self._dispatcher.lanes.remove(self.lane)
-            self._dispatcher.lane_lost(self.lane, still_running=self.abandoned)
-            os.close(self._reply_read)
+            self._dispatcher.lane_lost(self.lane, still_running=self._in_thread)
+            self._stop_listening()
             self._ended.set()
 
     async def _run_host(self) -> None:
@@ -148,31 +175,60 @@ class Worker:
                 limiter=trio.CapacityLimiter(1),
                 thread_name=self.name,
             )
-        except WorkerFailed as error:
-            self.failure = str(error)
+        except Exception as error:  # noqa: BLE001  WorkerFailed, or the thread cannot be started
+            why = str(error) if isinstance(error, WorkerFailed) else describe(error)
+            self.failure = self.failure or why
+        finally:
+            if self._far_ends_taken.acquire(blocking=False):  # no thread has run, none will
+                self._close_far_ends()
+                self._in_thread = False
+        self._in_thread = False
 
     def _thread(self) -> None:
-        try:
-            self.host.run(self._job)
-        finally:
-            os.close(self._request_read)
-            os.close(self._reply_write)
+        if self._far_ends_taken.acquire(blocking=False):
+            try:
+                self.host.run(self._job)
+            finally:
+                self._close_far_ends()
 
-    async def _read_replies(self, task_status: trio.TaskStatus[Worker]) -> None:
+    def _close_far_ends(self) -> None:
+        os.close(self._request_read)
+        os.close(self._reply_write)
+
+    @enable_ki_protection
+    async def _hear(self, task_status: trio.TaskStatus[None]) -> None:
         while True:
             await trio.lowlevel.wait_readable(self._reply_read)
+            if not self._take_replies(task_status):
+                return
+
+    def _take_replies(self, task_status: trio.TaskStatus[None]) -> bool:
+        """Read once. False when no more comes, or nothing that can be believed."""
+        if self._reply_read < 0:
+            return False
+        try:
             data = os.read(self._reply_read, _REPLY_BYTES)
-            if not data:
-                return
-            was_ready = self.lane.ready
-            try:
-                self._dispatcher.completed_untrusted(self.lane, data)
-            except WorkerFailed as error:
-                self.failure = str(error)
-                self.retire()
-                return
-            if self.lane.ready and not was_ready:
-                task_status.started(self)
+        except BlockingIOError:
+            return True
+        believed = True
+        was_ready = self.lane.ready
+        try:
+            self._dispatcher.completed_untrusted(self.lane, data)
+        except WorkerFailed as error:
+            believed = False
+            self.failure = str(error)
+            self._stop_listening()  # or it might wait for ever for somebody to read more of it
+            self.retire()
+        if self.lane.ready and not was_ready:
+            task_status.started()
+            self._scope.shield = True
+            self._scope.deadline = inf
+        return believed and bool(data)
+
+    def _stop_listening(self) -> None:
+        if self._reply_read >= 0:
+            os.close(self._reply_read)
+            self._reply_read = -1
 
     def _write(self, data: bytes) -> int:
         """Write as much as the pipe takes. A closed pipe takes all: end-of-file tells the rest."""
@@ -185,3 +241,17 @@ class Worker:
         except BrokenPipeError:
             return len(data)
         return written
+
+
+def _pipes() -> tuple[int, int, int, int]:
+    """Requests (read, write) and replies (read, write). Our ends do not block."""
+    request_read, request_write = os.pipe()
+    try:
+        reply_read, reply_write = os.pipe()
+    except OSError:
+        os.close(request_read)
+        os.close(request_write)
+        raise
+    os.set_blocking(request_write, False)
+    os.set_blocking(reply_read, False)
+    return request_read, request_write, reply_read, reply_write

@@ -1,0 +1,80 @@
+"""What the dispatcher works with: a frame on its way, and the line of frames of one stream."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+from attrs import define, field
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from trio_gateway.workers.opus import OpusState
+
+__all__ = ["Done", "Frame", "Result", "StreamQueue"]
+
+Result: TypeAlias = NDArray[np.int16] | bytes | Exception
+Done: TypeAlias = "Callable[[Result], None]"
+
+
+@define(eq=False)
+class StreamQueue:
+    """A stream's codec state and its frames to do.
+
+    Attributes:
+        make_state: Makes a codec state that has heard nothing.
+        rate: Hz.
+        max_backlog: Frames that may wait.
+        max_packet_bytes: Room for a packet; 0 for a decoder.
+        state: The codec state. Its address is in the ticket of the one frame that is in flight.
+        backlog: Frames that no worker holds, oldest first.
+        queued: It stands in one of the dispatcher's queues.
+        busy: One of its frames is in flight.
+        closed: It takes no more frames.
+    """
+
+    make_state: Callable[[], OpusState]
+    rate: int
+    max_backlog: int
+    max_packet_bytes: int
+    state: OpusState = field(init=False)
+    backlog: deque[Frame] = field(factory=deque, init=False)
+    queued: bool = field(default=False, init=False)
+    busy: bool = field(default=False, init=False)
+    closed: bool = field(default=False, init=False)
+
+    @state.default
+    def _(self) -> OpusState:
+        return self.make_state()
+
+
+@define(eq=False)
+class Frame:
+    """One frame on its way through the pool.
+
+    Attributes:
+        stream: Whose it is.
+        operation: See codec.py.
+        samples: Per channel: the room for DECODE, else the exact length.
+        done: Gets the result, once.
+        packet: Input of a decoder.
+        pcm: Input of an encoder.
+        submitted: Seconds, on the dispatcher's clock.
+        number: Of its ticket.
+        slot: Where it lies while it is in flight.
+        lost_workers: How often a worker was lost that may have been at work on it.
+    """
+
+    stream: StreamQueue
+    operation: int
+    samples: int
+    done: Done
+    packet: bytes = b""
+    pcm: NDArray[np.int16] | None = None
+    submitted: float = field(default=0.0, init=False)
+    number: int = field(default=-1, init=False)
+    slot: int = field(default=-1, init=False)
+    lost_workers: int = field(default=0, init=False)

@@ -1,0 +1,87 @@
+"""The dispatcher's end of one worker: tickets out, completions in, and what is between the two."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from trio_gateway.workers.wire import COMPLETION, READY, TICKET
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from trio_gateway.workers.frame import Frame
+    from trio_gateway.workers.opus import OpusState
+
+__all__ = ["Lane"]
+
+
+class Lane:
+    """What the dispatcher knows of a worker.
+
+    Args:
+        name: For logs and statistics.
+        capacity: Tickets it may hold.
+        write: Takes bytes, returns how many were taken (0 when the pipe is full).
+
+    Attributes:
+        ready: The worker has said that it is.
+        closed: It gets no more tickets.
+        lied: It has reported what cannot be true.
+        torn: Part of a ticket has left and the rest will not: nothing may be written after it.
+        held: Frames whose tickets it has, oldest first. It works on them in this order.
+        handed: Tickets that it was ever given.
+        frames: Tickets that it finished.
+        busy_s: Seconds inside libopus.
+        put_aside: Codec states that it may touch for as long as the process lives.
+    """
+
+    def __init__(self, name: str, capacity: int, write: Callable[[bytes], int]) -> None:
+        self.name = name
+        self.capacity = capacity
+        self.ready = False
+        self.closed = False
+        self.lied = False
+        self.torn = False
+        self.held: deque[Frame] = deque()
+        self.handed = 0
+        self.frames = 0
+        self.busy_s = 0.0
+        self.put_aside: list[OpusState] = []
+        self._write = write
+        self._outgoing = bytearray()
+        self._incoming = b""
+
+    @property
+    def room(self) -> int:
+        """Tickets that it takes at this moment."""
+        return self.capacity - len(self.held) if self.ready and not self.closed else 0
+
+    def hand(self, frame: Frame, slot: int, length: int) -> None:
+        """Append a ticket for `frame`; `flush` sends it."""
+        frame.slot = slot
+        frame.number = self.handed % READY
+        self.handed += 1
+        self.held.append(frame)
+        self._outgoing += TICKET.pack(
+            frame.stream.state.address, frame.number, slot, length, frame.samples, frame.operation
+        )
+
+    def flush(self) -> None:
+        """Send what has been handed out. What the pipe does not take goes with the next flush."""
+        if self._outgoing:
+            del self._outgoing[: self._write(bytes(self._outgoing))]
+
+    def recall(self) -> list[Frame]:
+        """Take back the frames whose tickets have not left whole: no worker will start them."""
+        unsent = -(-len(self._outgoing) // TICKET.size)
+        self.torn = len(self._outgoing) % TICKET.size != 0
+        self._outgoing.clear()
+        return [self.held.pop() for _ in range(unsent)][::-1]
+
+    def completions_untrusted(self, data: bytes) -> Iterator[tuple[int, int, int]]:
+        """Whole records (number, result, codec_ns) of what was read, the rest kept."""
+        data = self._incoming + data
+        whole = len(data) - len(data) % COMPLETION.size
+        self._incoming = data[whole:]
+        return COMPLETION.iter_unpack(data[:whole])
