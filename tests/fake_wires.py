@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import struct
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -16,7 +15,7 @@ from trio_gateway.core.packet import header, parse_datagram_untrusted
 if TYPE_CHECKING:
     from trio_gateway.interfaces import Address
 
-__all__ = ["HOME", "FakeFront", "FakeSender", "Frame", "Voice", "words"]
+__all__ = ["HOME", "FakeDevice", "FakeFront", "FakeSender", "Frame", "words"]
 
 HOME: Address = ("192.0.2.1", 40000)
 
@@ -40,54 +39,45 @@ class FakeFront:
         return messages
 
 
-@frozen
-class Frame:
-    """One frame to a device."""
-
-    time: float
-    value: int
-    to: Address
-    sequence: int
-    timestamp_ms: int
-    flags: int
-
-
 @define(eq=False)
 class FakeSender:
-    """A UDP plane: keeps the frames."""
+    """A UDP plane: keeps (time, datagram, address)."""
 
-    key: bytes
-    frames: list[Frame] = field(factory=list)
+    sent: list[tuple[float, bytes, Address]] = field(factory=list)
     full: bool = False
 
     def send(self, data: bytes, addr: Address) -> bool:
         if not self.full:
-            sealed = parse_datagram_untrusted(data)
-            value = value_of(AudioCipher(self.key).apply(sealed.iv, sealed.payload))
-            self.frames.append(
-                Frame(
-                    trio.current_time(),
-                    value,
-                    addr,
-                    sealed.sequence,
-                    sealed.timestamp_ms,
-                    sealed.flags,
-                )
-            )
+            self.sent.append((trio.current_time(), data, addr))
         return not self.full
 
-    @property
-    def values(self) -> list[int]:
-        return [frame.value for frame in self.frames]
+
+@frozen
+class Frame:
+    """One frame as a device hears it."""
+
+    time: float
+    value: int
+    sequence: int
+    timestamp_ms: int
 
 
 @define
-class Voice:
-    """A device's microphone: makes the datagrams of a session."""
+class FakeDevice:
+    """A device's audio, by the key and nonce that a hello answer told it."""
 
     key: bytes
     nonce: bytes
     sequence: int = 0
+
+    @classmethod
+    def of(cls, answer: dict[str, Any]) -> FakeDevice:
+        """The device that got this hello answer."""
+        return cls(bytes.fromhex(answer["udp"]["key"]), bytes.fromhex(answer["udp"]["nonce"]))
+
+    @property
+    def ssrc(self) -> int:
+        return int.from_bytes(self.nonce[4:8], "big")
 
     def say(self, value: int) -> bytes:
         """The next datagram: a frame full of `value`."""
@@ -95,13 +85,23 @@ class Voice:
 
     def say_packet(self, opus: bytes) -> bytes:
         self.sequence += 1
-        (ssrc,) = struct.unpack_from(">I", self.nonce, 4)
-        head = header(ssrc, payload_len=len(opus), sequence=self.sequence)
+        head = header(self.ssrc, payload_len=len(opus), sequence=self.sequence)
         return head + AudioCipher(self.key).apply(head, opus)
 
     def lose(self, frames: int = 1) -> None:
         """Frames that never arrive."""
         self.sequence += frames
+
+    def heard(self, sender: FakeSender) -> list[Frame]:
+        """What was sent to it, all of it to HOME."""
+        frames = []
+        for time, data, addr in sender.sent:
+            sealed = parse_datagram_untrusted(data)
+            if sealed.ssrc == self.ssrc:
+                assert addr == HOME
+                value = value_of(AudioCipher(self.key).apply(sealed.iv, sealed.payload))
+                frames.append(Frame(time, value, sealed.sequence, sealed.timestamp_ms))
+        return frames
 
 
 def words(messages: list[dict[str, Any]]) -> list[str]:

@@ -108,7 +108,8 @@ class Mosquitto:
         """Start, and return when it listens."""
         assert self._process is None
         seen = len(self.log)
-        command = [components.find("mosquitto", "mosquitto"), "-c", str(self._folder / "mosquitto.conf")]
+        binary = components.find("mosquitto", "mosquitto")
+        command = [binary, "-c", str(self._folder / "mosquitto.conf")]
         self._process = await trio.lowlevel.open_process(command, stderr=subprocess.PIPE)
         self._nursery.start_soon(self._read_log, self._process)
         with trio.fail_after(START_TIMEOUT):

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from trio_gateway.gateway import Gateway, open_gateway
-    from trio_gateway.session import Session, Utterance
+    from trio_gateway.session import Session
     from trio_gateway.settings import PoolSettings, Settings
+    from trio_gateway.utterance import Utterance
     from trio_gateway.workers.pool import WorkerPool, open_worker_pool
 
 __all__ = [
@@ -31,7 +32,7 @@ _HOMES = {
     "PoolSettings": "settings",
     "Session": "session",
     "Settings": "settings",
-    "Utterance": "session",
+    "Utterance": "utterance",
     "WorkerPool": "workers.pool",
     "open_gateway": "gateway",
     "open_worker_pool": "workers.pool",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
 import outcome
@@ -68,7 +67,7 @@ class McpClient:
         if not isinstance(payload, dict):
             return False
         number = payload.get("id")
-        if isinstance(number, float) and math.isfinite(number):
+        if isinstance(number, float) and number.is_integer():  # JavaScript's and cJSON's 7.0
             number = int(number)
         if type(number) is not int or "method" in payload:
             return False

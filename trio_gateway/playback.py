@@ -1,14 +1,18 @@
 """From PCM of any shape to paced datagrams, with the `tts` messages that make a device play them.
 
-Rule 1: the device drops audio outside of `tts start` ... `tts stop`. Start goes out before the
-first frame, by a guard; stop only when the last frame has been played out, or its tail is cut.
-Rule 2: an abort flushes: nothing more is sent, `tts stop` goes out at once.
+Rule 1: the device drops audio outside of `tts start` ... `tts stop`, and these overtake audio. So
+    start goes out a guard before the first frame, and stop a guard after the last one has been
+    played out, or its tail is cut.
+Rule 2: an abort flushes what plays and what waits for its turn: nothing more is sent, `tts stop`
+    goes out at once.
 Rule 3: frames leave on an absolute clock (core/pacing.py), encoded ahead by a bounded number.
 """
 
 from __future__ import annotations
 
-from contextlib import aclosing
+import math
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, nullcontext
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -19,7 +23,8 @@ from trio_gateway.core.pcm import FrameCutter
 from trio_gateway.errors import CodecError, FrameDropped, SessionClosed
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterable, Callable
+    from collections.abc import AsyncIterable, Callable, Iterable
+    from contextlib import AbstractAsyncContextManager
 
     from numpy.typing import NDArray
 
@@ -44,6 +49,14 @@ class Playback:
         lookahead: Frames encoded ahead of pacing.
         address_known: Set when the device has spoken: before, nobody knows where to send.
         tts: Sends a `tts` message with this state.
+
+    Attributes:
+        rate: Of the frames, Hz.
+        frame_ms: Milliseconds in a frame.
+        sent: Frames.
+        sent_at: When the last one was (trio.current_time); -inf before.
+        failed: Frames that libopus refused.
+        dropped: Frames that the socket did not take.
     """
 
     def __init__(
@@ -60,6 +73,7 @@ class Playback:
         self.rate = settings.downlink_rate
         self.frame_ms = settings.downlink_frame_ms
         self.sent = 0
+        self.sent_at = -math.inf
         self.failed = 0
         self.dropped = 0
         self._link = link
@@ -74,17 +88,17 @@ class Playback:
         self._tts = tts
         self._closed = False
         self._turn = trio.Lock()
-        self._playing: trio.CancelScope | None = None
+        self._plays: set[trio.CancelScope] = set()
 
     @property
     def playing(self) -> bool:
         """Whether something is being played, or waits for its turn."""
-        return self._turn.locked()
+        return bool(self._plays)
 
     def abort(self) -> None:
-        """Stop what is playing, now. What waits for its turn is played."""
-        if self._playing is not None:
-            self._playing.cancel()
+        """Stop what is playing, now, and forget what waits for its turn."""
+        for scope in self._plays:
+            scope.cancel()
 
     def close(self) -> None:
         """Nothing more will be played."""
@@ -96,60 +110,71 @@ class Playback:
         """Play to the end, after whatever is playing already.
 
         Args:
-            source: PCM (see `core.pcm.to_int16`), or an async iterable of it.
+            source: PCM (see `core.pcm.to_int16`), or an async iterable of it. A generator is
+                closed when the device has heard enough.
             rate: Of the source, Hz.
 
         Returns:
             True when the device has played all of it, False when that was aborted.
 
         Raises:
-            ValueError: The samples have another type or shape.
+            TypeError, ValueError: The samples have another type or shape.
             SessionClosed: The session ended before or meanwhile.
         """
         cutter = FrameCutter(rate, self.rate, self.rate * self.frame_ms // 1000)
-        async with self._turn:
-            with trio.CancelScope() as self._playing:
-                if not self._closed:
-                    await self._address_known.wait()
-                    await self._stream(_frames(source, rate, cutter))
-            aborted = self._playing.cancelled_caught
-            self._playing = None
+        with trio.CancelScope() as scope:
+            self._plays.add(scope)
+            try:
+                async with self._turn:
+                    if not self._closed:
+                        await self._address_known.wait()
+                        await self._stream(source, cutter)
+            finally:
+                self._plays.remove(scope)
         if self._closed:
             raise SessionClosed("the session has ended")
-        return not aborted
+        return not scope.cancelled_caught
 
-    async def _stream(self, frames: AsyncGenerator[NDArray[np.int16]]) -> None:
+    async def _stream(self, source: Source, cutter: FrameCutter) -> None:
         send, receive = trio.open_memory_channel[bytes](self._lookahead)
         failures: list[Exception] = []  # the source's own; a group around it would help nobody
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._encode, frames, send, failures)
+            nursery.start_soon(self._encode, source, cutter, send, failures)
             await self._pace(receive)
         if failures:
             raise failures[0]
 
     async def _encode(
         self,
-        frames: AsyncGenerator[NDArray[np.int16]],
+        source: Source,
+        cutter: FrameCutter,
         send: trio.MemorySendChannel[bytes],
         failures: list[Exception],
     ) -> None:
-        try:
-            async with send, aclosing(frames):
-                async for frame in frames:
-                    packet = await self._encode_one(frame)
-                    if packet is not None:
-                        await send.send(packet)
-        except Exception as error:  # noqa: BLE001  raised again by _stream
-            failures.append(error)
+        async with send:
+            try:
+                if isinstance(source, np.ndarray):
+                    await self._encode_frames(cutter.push(source), send)
+                else:
+                    async with _closing(source):
+                        async for chunk in source:
+                            await self._encode_frames(cutter.push(chunk), send)
+                await self._encode_frames(cutter.finish(), send)
+            except Exception as error:  # noqa: BLE001  raised again when all before it was played
+                failures.append(error)
 
-    async def _encode_one(self, frame: NDArray[np.int16]) -> bytes | None:
-        try:
-            return await self._encoder.encode(frame)
-        except CodecError:
-            self.failed += 1
-        except FrameDropped:
-            self.dropped += 1
-        return None
+    async def _encode_frames(
+        self, frames: Iterable[NDArray[np.int16]], send: trio.MemorySendChannel[bytes]
+    ) -> None:
+        for frame in frames:
+            try:
+                packet = await self._encoder.encode(frame)
+            except CodecError:
+                self.failed += 1
+            except FrameDropped:
+                self.dropped += 1
+            else:
+                await send.send(packet)
 
     async def _pace(self, packets: trio.MemoryReceiveChannel[bytes]) -> None:
         pacer = Pacer(self.frame_ms / 1000, max(1, self._lead_frames))
@@ -163,7 +188,7 @@ class Playback:
                 await trio.sleep_until(pacer.next_due(trio.current_time()))
                 self._send(packet, pacer)
             if started:
-                await trio.sleep_until(pacer.played_out_at())
+                await trio.sleep_until(pacer.played_out_at() + self._guard)
         finally:
             if started:
                 self._tts("stop")
@@ -171,6 +196,7 @@ class Playback:
     def _send(self, packet: bytes, pacer: Pacer) -> None:
         now = trio.current_time()
         pacer.sent(now)
+        self.sent_at = now
         remote = self._link.remote
         assert remote is not None  # noqa: S101  address_known was set by it
         if self._sender.send(self._link.seal(packet, now), remote):
@@ -179,16 +205,6 @@ class Playback:
             self.dropped += 1
 
 
-async def _frames(
-    source: Source, rate: int, cutter: FrameCutter
-) -> AsyncGenerator[NDArray[np.int16]]:
-    if isinstance(source, np.ndarray):
-        for start in range(0, len(source), rate):  # a second at a time: resampling holds the loop
-            for frame in cutter.push(source[start : start + rate]):
-                yield frame
-    else:
-        async for chunk in source:
-            for frame in cutter.push(chunk):
-                yield frame
-    for frame in cutter.finish():
-        yield frame
+def _closing(source: AsyncIterable[NDArray[Any]]) -> AbstractAsyncContextManager[object]:
+    """A generator that is not read to its end would be closed by the garbage collector, some day."""
+    return aclosing(source) if isinstance(source, AsyncGenerator) else nullcontext()

@@ -1,31 +1,30 @@
 """A session, as a handler sees it: one device, from its hello to its goodbye.
 
-async def parrot(session: Session) -> None:
-    async for utterance in session.utterances():
-        await session.play(await utterance.collect())
+A handler is an async function that gets one:
+
+    async def parrot(session: Session) -> None:
+        async for utterance in session.utterances():
+            await session.play(await utterance.collect())
 """
 
 from __future__ import annotations
 
 import math
 from collections import deque
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
 import trio
 from attrs import frozen
 
 from trio_gateway.core.control import encode, mcp, tts
-from trio_gateway.core.voice import VoiceActivity
 from trio_gateway.errors import SessionClosed
 from trio_gateway.mcp import McpClient
 from trio_gateway.playback import Playback
-from trio_gateway.uplink import Talk, TalkEnd, Uplink
+from trio_gateway.uplink import Uplink
+from trio_gateway.utterance import AudioIn, Utterances
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from numpy.typing import NDArray
 
     from trio_gateway.core.control import Hello, Message
     from trio_gateway.core.identity import DeviceId
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
     from trio_gateway.uplink import ListenMode
     from trio_gateway.workers.pool import WorkerPool
 
-__all__ = ["AudioIn", "EndReason", "Session", "SessionStatistics", "Utterance"]
+__all__ = ["EndReason", "Session", "SessionStatistics"]
 
 EndReason = Literal[
     "goodbye",
@@ -48,8 +47,6 @@ EndReason = Literal[
     "shutdown",
     "disconnected",
 ]
-
-MAX_UTTERANCE = 60.0  # seconds; a guess: nobody speaks longer without a breath, but a radio does
 
 # A call without a datagram for this long, nothing to play and nothing to answer is quiet: shutdown
 # need not wait for it. A guess: sixteen frames.
@@ -131,7 +128,7 @@ class Session:
 
     def utterances(self) -> Utterances:
         """What the device's user says, one talk after the other: `async for utterance in ...`."""
-        return Utterances(self._uplink, self._settings)
+        return Utterances(self._uplink, self._settings.audio)
 
     async def play(self, source: Source, rate: int | None = None) -> bool:
         """Speak to the device, after whatever it is playing already.
@@ -279,118 +276,6 @@ class Session:
     def _tts(self, state: str) -> None:
         if self.end_reason is None:
             self.send(tts(self.id, "start" if state == "start" else "stop"))
-
-
-class AudioIn:
-    """A device's audio: `async for frame in session.audio`, int16 of shape (samples,).
-
-    Ends with the session. One task at a time may read it, or its utterances.
-
-    Attributes:
-        rate: Hz.
-        frame_ms: Milliseconds in a frame.
-    """
-
-    def __init__(self, uplink: Uplink) -> None:
-        self.rate = uplink.rate
-        self.frame_ms = uplink.frame_ms
-        self._uplink = uplink
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> NDArray[np.int16]:
-        while True:
-            try:
-                item = await self._uplink.next()
-            except trio.EndOfChannel:
-                raise StopAsyncIteration from None
-            if isinstance(item, np.ndarray):
-                return item
-
-
-class Utterances:
-    """Iterates over a session's utterances. The rest of one that was not read is skipped."""
-
-    def __init__(self, uplink: Uplink, settings: Settings) -> None:
-        self._uplink = uplink
-        self._settings = settings
-        self._current: Utterance | None = None
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> Utterance:
-        if self._current is not None:
-            async for _ in self._current:
-                pass
-        try:
-            while not isinstance(item := await self._uplink.next(), Talk):
-                pass
-        except trio.EndOfChannel:
-            raise StopAsyncIteration from None
-        self._current = Utterance(self._uplink, self._settings, item)
-        return self._current
-
-
-class Utterance:
-    """What is said between `listen start` and `listen stop`.
-
-    In auto mode it also ends when the voice pauses for `audio.voice_pause`. An async iterator over
-    its frames, int16 of shape (samples,), while it lasts.
-
-    Attributes:
-        mode: "auto", "manual" or "realtime".
-    """
-
-    def __init__(self, uplink: Uplink, settings: Settings, talk: Talk) -> None:
-        self.mode = talk.mode
-        self._implied = talk.implied
-        self._uplink = uplink
-        self._voice = VoiceActivity(
-            threshold_dbfs=settings.audio.voice_threshold_dbfs, pause=settings.audio.voice_pause
-        )
-        self._frames_left = math.inf
-        if talk.mode != "realtime":
-            self._frames_left = MAX_UTTERANCE * 1000 // uplink.frame_ms
-        self._ended = False
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> NDArray[np.int16]:
-        while not self._ended:
-            item = await self._next()
-            if isinstance(item, np.ndarray):
-                return item
-            if isinstance(item, Talk) and self._implied:  # the `listen start` of what we hear
-                self.mode, self._implied = item.mode, False
-                continue
-            self._ended = True
-            if isinstance(item, Talk):  # a new start without a stop
-                self._uplink.unread(item)
-        raise StopAsyncIteration
-
-    async def collect(self) -> NDArray[np.int16]:
-        """Wait for its end; return all of it, shape (samples,)."""
-        frames = [frame async for frame in self]
-        return np.concatenate(frames) if frames else np.empty(0, np.int16)
-
-    async def _next(self) -> NDArray[np.int16] | Talk | TalkEnd:
-        if self._frames_left <= 0:
-            return TalkEnd()
-        ends_at = self._voice.ends_at() if self.mode == "auto" else math.inf
-        with trio.move_on_at(ends_at):
-            try:
-                item = await self._uplink.next()
-            except trio.EndOfChannel:
-                return TalkEnd()
-            if isinstance(item, np.ndarray):
-                self._frames_left -= 1
-                if self.mode == "auto":
-                    self._voice.hear(item, trio.current_time())
-            return item
-        return TalkEnd()
 
 
 def _mode(message: Message) -> ListenMode:

@@ -1,4 +1,4 @@
-"""One timer for all sessions: a session says when it wants to be woken, one task wakes it."""
+"""One task that wakes all sessions: each has a timer and says when it wants to be called."""
 
 from __future__ import annotations
 
@@ -8,26 +8,70 @@ from itertools import count
 from typing import TYPE_CHECKING
 
 import trio
+from attrs import define, field
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Timers"]
+__all__ = ["Timer", "Timers"]
+
+PRUNE_FROM = 1000
+"""Stale entries in the heap that nobody minds. Precedent: Trio's own deadlines are kept the same
+way (DEADLINE_HEAP_MIN_PRUNE_THRESHOLD)."""
+
+_NO_ENTRY = -1
+
+
+@define(eq=False)
+class Timer:
+    """One wake-up. Made by `Timers.timer`.
+
+    Attributes:
+        timers: Where it stands.
+        callback: What to call; None once it is cancelled.
+        deadline: When, in seconds of `trio.current_time`; inf for never.
+        entry: The number of its entry in the heap.
+    """
+
+    timers: Timers = field(repr=False)
+    callback: Callable[[], None] | None
+    deadline: float = field(default=math.inf, init=False)
+    entry: int = field(default=_NO_ENTRY, init=False)
+
+    def wake_by(self, deadline: float) -> None:
+        """Call back at `deadline` or soon after, unless that is to happen earlier anyway.
+
+        So a wake-up may come early: look at the clock, and set it again.
+        """
+        if deadline < self.deadline and self.callback is not None:
+            self.timers.schedule(self, deadline)
+
+    def cancel(self) -> None:
+        """Never call again. From now on nothing here keeps the callback alive."""
+        self.callback = None
+        self.timers.unschedule(self)
 
 
 class Timers:
-    """A heap of deadlines. Nothing is cancelled: whoever is woken early looks again and re-arms."""
+    """A heap of deadlines. An entry that its timer no longer points to is stale, and skipped."""
 
     def __init__(self) -> None:
-        self._heap: list[tuple[float, int, Callable[[], None]]] = []
-        self._order = count()  # equal deadlines are never compared by their callbacks
+        self._heap: list[tuple[float, int, Timer]] = []
+        self._entries = count()  # unique: equal deadlines are never compared by their timers
+        self._scheduled = 0
         self._sleep = trio.CancelScope()
 
+    def __len__(self) -> int:
+        """Entries, the stale ones included."""
+        return len(self._heap)
+
+    def timer(self, callback: Callable[[], None]) -> Timer:
+        """A timer that calls `callback` in the Trio thread. It must not raise."""
+        return Timer(self, callback)
+
     def call_at(self, deadline: float, callback: Callable[[], None]) -> None:
-        """Call `callback` in the Trio thread at `deadline` (trio.current_time) or soon after."""
-        if deadline < math.inf:
-            heapq.heappush(self._heap, (deadline, next(self._order), callback))
-            self._sleep.deadline = min(self._sleep.deadline, deadline)
+        """Call `callback` once."""
+        self.timer(callback).wake_by(deadline)
 
     async def run(self) -> None:
         """Call what is due, for ever."""
@@ -35,7 +79,30 @@ class Timers:
             with trio.CancelScope() as self._sleep:
                 self._sleep.deadline = self._heap[0][0] if self._heap else math.inf
                 await trio.sleep_forever()
-            now = trio.current_time()
-            while self._heap and self._heap[0][0] <= now:
-                _, _, callback = heapq.heappop(self._heap)
-                callback()
+            self._call(trio.current_time())
+
+    def schedule(self, timer: Timer, deadline: float) -> None:
+        """See `Timer.wake_by`."""
+        self._scheduled += timer.entry == _NO_ENTRY
+        timer.deadline, timer.entry = deadline, next(self._entries)
+        heapq.heappush(self._heap, (deadline, timer.entry, timer))
+        self._sleep.deadline = min(self._sleep.deadline, deadline)
+        if len(self._heap) > 2 * self._scheduled + PRUNE_FROM:
+            self._heap = [each for each in self._heap if each[2].entry == each[1]]
+            heapq.heapify(self._heap)
+
+    def unschedule(self, timer: Timer) -> None:
+        """See `Timer.cancel`."""
+        self._scheduled -= timer.entry != _NO_ENTRY
+        timer.deadline, timer.entry = math.inf, _NO_ENTRY
+
+    def _call(self, now: float) -> None:
+        due = []
+        while self._heap and self._heap[0][0] <= now:
+            due.append(heapq.heappop(self._heap))
+        # What is set meanwhile waits for the next turn, even if it is due by now: no callback can
+        # keep this loop, and with it everybody, from going on.
+        for _, entry, timer in due:
+            if timer.entry == entry and timer.callback is not None:
+                self.unschedule(timer)
+                timer.callback()

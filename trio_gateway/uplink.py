@@ -1,12 +1,14 @@
 """From a device's datagrams to PCM in order, with what the device said about listening in between.
 
 Rule 1: what leaves here is in the order in which it was said. A marker (`Talk`, `TalkEnd`) stands
-between the frames where the device's `listen` message stood, although audio and control come by
-different ways. After `listen stop` the last frames have `tail_wait` seconds to arrive; frames that
-overtake their `listen start` wait as long for it, and then begin a talk that is only implied.
-Rule 2: a frame leaves as PCM, concealed if it was lost, or it is counted. The decoder finishes
-frames in order; markers wait in the same line.
-Rule 3: a reader that does not read loses the oldest audio, counted; never a marker.
+    between the frames where the device's `listen` message stood, although audio and control come by
+    different ways. After `listen stop` the last frames have `tail_wait` seconds to arrive. Frames
+    that overtake their `listen start` wait as long for it; then they begin a talk that is only
+    implied, or, right after a stop, they were its stragglers and are dropped.
+Rule 2: a frame becomes one thing: decoded, concealed, failed or dropped. The decoder finishes
+    frames in order; markers wait in the same line.
+Rule 3: the line is bounded, whoever it is that does not read, decode or say `listen start`. The
+    oldest audio is dropped, counted; a marker only if there is nothing else.
 """
 
 from __future__ import annotations
@@ -35,6 +37,11 @@ __all__ = ["Heard", "ListenMode", "Talk", "TalkEnd", "Uplink"]
 
 ListenMode: TypeAlias = Literal["auto", "manual", "realtime"]
 
+STRAGGLERS = 1.0
+"""Seconds after `listen stop` in which audio without a `listen start` belongs to the talk that is
+over. A guess: longer than Wi-Fi holds a datagram back, shorter than a person takes to press again;
+who does, and whose start comes more than `tail_wait` behind the audio, loses what came before."""
+
 
 @frozen
 class Talk:
@@ -42,7 +49,7 @@ class Talk:
 
     Attributes:
         mode: Who decides when it ends.
-        implied: There is audio and no `listen start`: old firmware, or it comes later still.
+        implied: There is audio and no `listen start`: it was lost, or it comes later still.
     """
 
     mode: ListenMode
@@ -59,10 +66,11 @@ Heard: TypeAlias = NDArray[np.int16] | Talk | TalkEnd
 
 @define(eq=False)
 class _Place:
-    """A place in line: filled when its frame is decoded."""
+    """A place in line. A frame's is filled when it is decoded; the gate's when a talk begins."""
 
     item: Heard | None = None
-    skipped: bool = False
+    is_frame: bool = False
+    given_up: bool = False
 
 
 class Uplink:
@@ -73,7 +81,17 @@ class Uplink:
         pool: Decodes.
         params: What the device sends.
         settings: Rates and waits.
-        backlog: Seconds of PCM that wait for the reader.
+        backlog: Seconds of audio that wait for the reader.
+
+    Attributes:
+        rate: Of the PCM, Hz.
+        frame_ms: Milliseconds in a frame.
+        decoded: Frames.
+        concealed: Lost frames that libopus filled in.
+        failed: Frames that libopus refused; they are read as silence.
+        dropped: Frames given up before they were decoded.
+        unread: Frames given up after that: nobody read them in time, or they came after a stop.
+        address_known: Set when the device has been heard.
     """
 
     def __init__(
@@ -91,20 +109,32 @@ class Uplink:
         self.concealed = 0
         self.failed = 0
         self.dropped = 0
+        self.unread = 0
         self.address_known = trio.Event()
         self._link = link
         self._decoder = pool.decoder(self.rate)
         self._frame_samples = self.rate * params.frame_ms // 1000
-        self._max_items = max(1, int(backlog * 1000 / params.frame_ms))
+        self._max_places = max(2, int(backlog * 1000 / params.frame_ms))
         self._tail_wait = settings.tail_wait
         self._tail_ends = math.inf
+        self._stopped_at = -math.inf
         self._talking = False
         self._gate: _Place | None = None  # holds back audio that came before its `listen start`
         self._gate_opens = math.inf
+        self._gate_strays = False  # what is behind it came right after a stop
         self._line: deque[_Place] = deque()
-        self._items: deque[Heard] = deque()
-        self._news = trio.Event()
+        self._readers = trio.lowlevel.ParkingLot()
         self._closed = False
+
+    @property
+    def pending(self) -> int:
+        """Frames that are not decoded yet."""
+        return sum(place.is_frame and place.item is None for place in self._line)
+
+    @property
+    def is_readable(self) -> bool:
+        """Whether `next` would return without waiting for anything to arrive."""
+        return bool(self._line) and self._line[0].item is not None
 
     def receive_datagram_untrusted(self, data: bytes, addr: Address, now: float) -> None:
         """Take a datagram with this session's ssrc.
@@ -113,13 +143,14 @@ class Uplink:
             BadPacket: It is refused.
         """
         frames = self._link.receive_datagram_untrusted(data, addr, now)
+        if self._link.remote is not None:
+            self.address_known.set()
         if frames and not self._talking and self._gate is None:
             self._gate = _Place()
             self._gate_opens = now + self._tail_wait
-            self._line.append(self._gate)
+            self._gate_strays = now < self._stopped_at + STRAGGLERS
+            self._append(self._gate)
         self._decode(frames)
-        if self._link.remote is not None:
-            self.address_known.set()
 
     def begin_talk(self, mode: ListenMode) -> None:
         """The device said `listen start`."""
@@ -129,6 +160,7 @@ class Uplink:
 
     def end_talk(self, now: float) -> None:
         """The device said `listen stop`: the end is marked when the tail has arrived."""
+        self._stopped_at = now
         self._tail_ends = min(self._tail_ends, now + self._tail_wait)
 
     def get_timer(self) -> float:
@@ -141,15 +173,22 @@ class Uplink:
         """Give up waiting for what is late by `now`."""
         self._decode(self._link.handle_timer(now))
         if now >= self._gate_opens:
-            self._talk(Talk("auto", implied=True))
+            self._open_gate()
         if now >= self._tail_ends:
             self._end_talk()
 
     def close(self) -> None:
         """No more comes; what is decoded can still be read."""
+        if self._closed:
+            return
         self._closed = True
+        self._tail_ends = self._gate_opens = math.inf
+        # What a worker holds finishes later, when nobody counts any more.
+        waiting = [place for place in self._line if place.item is None]
+        for place in waiting:
+            self._give_up(place)
         self._decoder.close()
-        self._news.set()
+        self._readers.unpark_all()
 
     async def next(self) -> Heard:
         """Wait for the next frame or marker.
@@ -158,80 +197,87 @@ class Uplink:
             trio.EndOfChannel: The session is over and everything was read.
         """
         await trio.lowlevel.checkpoint()
-        while not self._items:
+        while True:
+            if self.is_readable and (item := self._line.popleft().item) is not None:
+                return item
             if self._closed:
                 raise trio.EndOfChannel
-            self._news = trio.Event()
-            await self._news.wait()
-        return self._items.popleft()
+            await self._readers.park()
 
-    def unread(self, item: Heard) -> None:
-        """Put back what `next` returned."""
-        self._items.appendleft(item)
+    def put_back(self, item: Heard) -> None:
+        """Undo `next`."""
+        self._line.appendleft(_Place(item, is_frame=isinstance(item, np.ndarray)))
 
     def _talk(self, talk: Talk) -> None:
         self._talking = True
         if self._gate is None:
-            self._place(talk)
+            self._append(_Place(talk))
         else:
             self._gate.item = talk
             self._gate, self._gate_opens = None, math.inf
-            self._advance()
+            self._wake()
+
+    def _open_gate(self) -> None:
+        """No `listen start` has come."""
+        if not self._gate_strays:
+            self._talk(Talk("auto", implied=True))
+            return
+        while self._gate is not None:
+            place = self._line[-1]
+            if place is self._gate:
+                self._gate, self._gate_opens = None, math.inf
+            self._give_up(place)
 
     def _end_talk(self) -> None:
         self._tail_ends = math.inf
         self._decode(self._link.flush())
         if self._gate is not None:
-            self._talk(Talk("auto", implied=True))
-        self._talking = False
-        self._place(TalkEnd())
+            self._open_gate()
+        if self._talking:
+            self._talking = False
+            self._append(_Place(TalkEnd()))
 
     def _decode(self, frames: list[UplinkFrame]) -> None:
         if self._closed:
             return
         for frame in frames:
-            place = _Place()
-            self._line.append(place)
+            place = _Place(is_frame=True)
+            self._append(place)
+            done = partial(self._fill, place, lost=frame.payload is None)
             if frame.payload is None:
-                done = partial(self._fill, place, lost=True)
                 self._decoder.submit_conceal(self._frame_samples, done)
             else:
-                done = partial(self._fill, place, lost=False)
                 self._decoder.submit_decode(frame.payload, done)
 
     def _fill(self, place: _Place, result: Result, *, lost: bool) -> None:
+        if place.given_up:
+            return
         if isinstance(result, np.ndarray):
             self.concealed += lost
             self.decoded += not lost
             place.item = result
         elif isinstance(result, FrameDropped):
-            self.dropped += 1
-            place.skipped = True
-        else:  # libopus refuses it: its time passes in silence, it is never played as noise
+            self._give_up(place)
+        else:  # its time passes in silence; it is never played as noise
             self.failed += 1
             place.item = np.zeros(self._frame_samples, np.int16)
-        self._advance()
+        self._wake()
 
-    def _place(self, marker: Talk | TalkEnd) -> None:
-        self._line.append(_Place(marker))
-        self._advance()
+    def _append(self, place: _Place) -> None:
+        self._line.append(place)
+        if len(self._line) > self._max_places:
+            frames = (place for place in self._line if place.is_frame)
+            # Nothing but markers: the device plays with its button.
+            self._give_up(next(frames, self._line[0]))
+        self._wake()
 
-    def _advance(self) -> None:
-        """Let those out whose turn it is."""
-        line = self._line
-        while line and (line[0].item is not None or line[0].skipped):
-            item = line.popleft().item
-            if item is not None:
-                self._items.append(item)
-        if len(self._items) > self._max_items:
-            self._drop_oldest()
-        if self._items:
-            self._news.set()
+    def _give_up(self, place: _Place) -> None:
+        self._line.remove(place)
+        place.given_up = True
+        if place.is_frame:
+            self.dropped += place.item is None
+            self.unread += place.item is not None
 
-    def _drop_oldest(self) -> None:
-        for index, item in enumerate(self._items):
-            if isinstance(item, np.ndarray):
-                del self._items[index]
-                self.dropped += 1
-                return
-        self._items.popleft()  # nothing but markers: the device plays with its button
+    def _wake(self) -> None:
+        if self.is_readable:
+            self._readers.unpark_all()

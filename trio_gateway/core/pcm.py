@@ -8,12 +8,16 @@ import numpy as np
 import soxr
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
 __all__ = ["FrameCutter", "to_int16"]
 
 # soxr's "HQ" recipe (20 bits): its noise lies below that of 16-bit samples; "VHQ" costs twice that.
 QUALITY = "HQ"
+
+FULL_SCALE = 32767.0  # what 1.0 becomes
 
 
 def to_int16(pcm: NDArray[Any]) -> NDArray[np.int16]:
@@ -24,13 +28,16 @@ def to_int16(pcm: NDArray[Any]) -> NDArray[np.int16]:
             which it is clipped (and NaN is silence).
 
     Raises:
+        TypeError: Not an array.
         ValueError: Another shape or type: a guess about either would be noise in somebody's ear.
     """
     pcm = _mono(pcm)
-    return pcm if pcm.dtype == np.int16 else _quantised(pcm * 32767.0)
+    return pcm if pcm.dtype == np.int16 else _quantised(_scaled(pcm))
 
 
 def _mono(pcm: NDArray[Any]) -> NDArray[Any]:
+    if not isinstance(pcm, np.ndarray):
+        raise TypeError(f"PCM is a {type(pcm).__name__}; a numpy array is needed")
     if pcm.ndim == 2 and pcm.shape[1] == 1:  # noqa: PLR2004  a column
         pcm = pcm[:, 0]
     if pcm.ndim != 1:
@@ -40,13 +47,22 @@ def _mono(pcm: NDArray[Any]) -> NDArray[Any]:
     return pcm
 
 
-def _quantised(pcm: NDArray[Any]) -> NDArray[np.int16]:
-    finite = np.nan_to_num(pcm, nan=0.0)
-    return np.rint(np.clip(finite, -32768.0, 32767.0)).astype(np.int16)
+def _scaled(pcm: NDArray[Any]) -> NDArray[np.float32]:
+    """Return samples in int16's units. Clipped first: infinity would ring in a resampler."""
+    if pcm.dtype == np.int16:
+        return pcm.astype(np.float32)
+    clipped = np.nan_to_num(np.clip(pcm, -1.0, 1.0), nan=0.0)
+    return clipped.astype(np.float32) * np.float32(FULL_SCALE)
+
+
+def _quantised(pcm: NDArray[np.float32]) -> NDArray[np.int16]:
+    return np.rint(np.clip(pcm, -32768.0, 32767.0)).astype(np.int16)
 
 
 class FrameCutter:
     """Chunks of any length in, frames of one length out; resampled where the rates differ.
+
+    The frames do not depend on how the chunks were cut.
 
     Args:
         rate: Of what comes in, Hz.
@@ -57,6 +73,7 @@ class FrameCutter:
     def __init__(self, rate: int, frame_rate: int, frame_samples: int) -> None:
         if rate <= 0:
             raise ValueError(f"a sample rate of {rate} Hz")
+        self._rate = rate
         self._frame_samples = frame_samples
         self._rest: NDArray[np.int16] = np.empty(0, np.int16)
         self._resampler: Any = None
@@ -66,27 +83,28 @@ class FrameCutter:
                 rate, frame_rate, 1, dtype="float32", quality=QUALITY
             )
 
-    def push(self, pcm: NDArray[Any]) -> list[NDArray[np.int16]]:
-        """Take a chunk (see `to_int16`); return the frames that are complete now."""
-        if self._resampler is None:
-            return self._cut(to_int16(pcm))
-        pcm = _mono(pcm)
-        scale = 1.0 if pcm.dtype == np.int16 else 32767.0
-        samples = np.nan_to_num(pcm.astype(np.float32) * np.float32(scale))
-        return self._cut(_quantised(self._resampler.resample_chunk(samples)))
+    def push(self, pcm: NDArray[Any]) -> Iterator[NDArray[np.int16]]:
+        """Take a chunk (see `to_int16`); yield the frames that are complete now.
 
-    def finish(self) -> list[NDArray[np.int16]]:
-        """Return what is left, the last frame padded with silence. The cutter is used up then."""
-        samples: NDArray[np.int16] = np.empty(0, np.int16)
+        A second is resampled at a time, so whoever awaits between frames holds up nobody.
+        """
+        pcm = _mono(pcm)
+        for start in range(0, len(pcm), self._rate):
+            part = pcm[start : start + self._rate]
+            if self._resampler is None:
+                yield from self._cut(to_int16(part))
+            else:
+                yield from self._cut(_quantised(self._resampler.resample_chunk(_scaled(part))))
+
+    def finish(self) -> Iterator[NDArray[np.int16]]:
+        """Yield what is left, the last frame padded with silence. The cutter is used up then."""
         if self._resampler is not None:
             nothing = np.empty(0, np.float32)
-            samples = _quantised(self._resampler.resample_chunk(nothing, last=True))
-        frames = self._cut(samples)
+            yield from self._cut(_quantised(self._resampler.resample_chunk(nothing, last=True)))
         if len(self._rest):
             last = np.zeros(self._frame_samples, np.int16)
             last[: len(self._rest)] = self._rest
-            frames.append(last)
-        return frames
+            yield last
 
     def _cut(self, samples: NDArray[np.int16]) -> list[NDArray[np.int16]]:
         if len(self._rest):

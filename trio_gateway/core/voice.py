@@ -25,23 +25,46 @@ def dbfs(pcm: NDArray[np.int16]) -> float:
 
 
 class VoiceActivity:
-    """Follows one utterance.
+    """Follows one utterance. A pause is silence that was heard, or time in which nothing was.
+
+    Both count, because neither is enough: a device in DTX sends no silence, and who reads late what
+    has been waiting reads a minute in no time.
 
     Args:
+        rate: Of the samples, Hz.
         threshold_dbfs: A frame above this level is voice.
         pause: Seconds without voice, after voice, that end the utterance.
+
+    Attributes:
+        heard: Whether there was voice.
     """
 
-    def __init__(self, *, threshold_dbfs: float, pause: float) -> None:
+    def __init__(self, rate: int, *, threshold_dbfs: float, pause: float) -> None:
+        self.heard = False
+        self._rate = rate
         self._threshold = threshold_dbfs
         self._pause = pause
-        self._voice_at: float | None = None
+        self._voice_at = math.inf
+        self._silent_samples = 0
 
     def hear(self, pcm: NDArray[np.int16], now: float) -> None:
-        """Take one frame."""
-        if dbfs(pcm) > self._threshold:
+        """Take one frame, read at `now` (seconds of any clock)."""
+        if self.is_voice(pcm):
+            self.heard = True
             self._voice_at = now
+            self._silent_samples = 0
+        else:
+            self._silent_samples += len(pcm)
+
+    def is_voice(self, pcm: NDArray[np.int16]) -> bool:
+        """Whether this frame alone is."""
+        return dbfs(pcm) > self._threshold
 
     def ends_at(self) -> float:
-        """When the utterance is over unless there is voice before; inf before the first voice."""
-        return math.inf if self._voice_at is None else self._voice_at + self._pause
+        """When the utterance is over if nothing more is heard.
+
+        -inf: it is, whatever the clock says. inf: never, before the first voice.
+        """
+        if self.heard and self._silent_samples >= self._pause * self._rate:
+            return -math.inf
+        return self._voice_at + self._pause

@@ -68,8 +68,8 @@ class PoolSettings:
         1024,
         Whole(1, 1 << 20),
         unit="frames",
-        help="Size of the buffer pool: frames that workers hold at once. Those that still wait for a "
-        "worker are not in it.",
+        help="Size of the buffer pool: frames that workers hold at once. Those that still wait "
+        "for a worker are not in it.",
         why="Thirty times what 8 workers x 4 frames need; 16 MiB, of which only pages that were "
         "ever used are real memory.",
     )
