@@ -374,6 +374,9 @@ async def test_drain_lets_a_live_call_end_and_takes_no_new_one() -> None:
                 device.listen("stop")
                 await device.wait_for("tts", state="start")
                 nursery.start_soon(gateway.drain)
+                while gateway.not_ready() == []:
+                    await trio.lowlevel.checkpoint()
+                await trio.lowlevel.checkpoint()  # it has begun before anything can arrive
                 late.publish({"type": "hello"})
                 await late.wait_for("alert")
                 await device.wait_for("tts", state="stop")

@@ -39,10 +39,14 @@ def crypt(key: bytes, header: bytes, data: bytes) -> bytes:
 class WireDevice:
     """One device: speaks JSON over MQTT without ever subscribing, and Opus over UDP."""
 
-    def __init__(self, client: paho.Client, inbox: trio.MemoryReceiveChannel[Any]) -> None:
+    def __init__(
+        self, client: paho.Client, inbox: trio.MemoryReceiveChannel[Any], topic: str
+    ) -> None:
         self.client = client
+        self.topic = topic
         self.inbox = inbox
         self.heard: list[tuple[int, int, bytes]] = []  # (sequence, timestamp, Opus packet)
+        self.connected = trio.Event()  # and subscribed, where it has to
         self.first_heard = trio.Event()
         self.passed: list[dict[str, Any]] = []
         self.session_id = ""
@@ -52,10 +56,14 @@ class WireDevice:
         self.gateway: tuple[str, int] = ("", 0)
         self.udp = trio.socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 
-    def publish(self, message: object, topic: str = "device-server") -> None:
+    def note_connected(self) -> None:
+        """It can be reached now."""
+        self.connected.set()
+
+    def publish(self, message: object) -> None:
         """Publish JSON, or bytes as they are."""
         payload = message if isinstance(message, bytes) else json.dumps(message)
-        self.client.publish(topic, payload)
+        self.client.publish(self.topic, payload)
 
     async def wait_for(self, kind: str, **fields: object) -> dict[str, Any]:
         """The next message of this type (with these fields); what comes before it is `passed`."""
@@ -121,13 +129,32 @@ async def open_device(
     *,
     username: str | None = None,
     password: str | None = None,
+    topic: str = "device-server",
+    subscribe: str | None = None,
 ) -> AsyncIterator[WireDevice]:
-    """Connect with paho's own network thread; its callbacks hand over to Trio."""
+    """Connect with paho's own network thread; its callbacks hand over to Trio.
+
+    Args:
+        mqtt: Host and port.
+        client_id: The device's.
+        username: As the broker wants it.
+        password: As the broker wants it.
+        topic: Where it publishes.
+        subscribe: For brokers that do not subscribe devices by themselves.
+    """
     token = trio.lowlevel.current_trio_token()
     send, receive = trio.open_memory_channel[Any](math.inf)
-    connected = trio.Event()
     client = paho.Client(CallbackAPIVersion.VERSION2, client_id=client_id)
-    client.on_connect = lambda *_: token.run_sync_soon(connected.set)
+    device = WireDevice(client, receive, topic)
+
+    def connected(*_: object) -> None:
+        token.run_sync_soon(device.note_connected)
+
+    def connected_first(*_: object) -> None:
+        client.subscribe(str(subscribe))
+
+    client.on_connect = connected if subscribe is None else connected_first
+    client.on_subscribe = connected
     client.on_message = lambda _client, _data, message: token.run_sync_soon(
         send.send_nowait, json.loads(message.payload)
     )
@@ -135,11 +162,10 @@ async def open_device(
         client.username_pw_set(username, password)
     await trio.to_thread.run_sync(client.connect, *mqtt)
     client.loop_start()
-    device = WireDevice(client, receive)
     try:
         with device.udp:
             await device.udp.bind(("127.0.0.1", 0))
-            await connected.wait()
+            await device.connected.wait()
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(device.hear)
                 yield device

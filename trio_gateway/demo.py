@@ -150,9 +150,9 @@ def _crowd_size(audio: AudioSettings) -> int:
     When n devices hear at the same moments, n frames are to be encoded every 60 ms. Two workers
     take n c / 2 for that (c = seconds of codec for a frame), and n / 2 frames are pending
     meanwhile: n**2 c / 0.24 on average, which is a load of n**2 c / 2.4 in workers of 5 pending
-    frames each. So n goes with 1 / sqrt(c). 2.8 is measured, on two cores, c = 0.09 ms: 180 devices
-    and a load of 120 to 320 % with either kind of worker, where 70 % scale up. With 220 the load is
-    1,000 %, and devices fall silent at times.
+    frames each. So n goes with 1 / sqrt(c). 2.0 is measured, on two cores, c = 0.09 ms: 150 devices
+    and a load of 85 to 170 % with either kind of worker, where 70 % scale up, and no device falls
+    silent. With 2.8 (180 devices) a few do when the machine is busy with other things, too.
     """
     rate = audio.downlink_rate
     frame_samples = rate * audio.downlink_frame_ms // 1000
@@ -163,7 +163,7 @@ def _crowd_size(audio: AudioSettings) -> int:
         began = time.perf_counter()
         count = len(encode(encoder, pcm, frame_samples))
         costs.append((time.perf_counter() - began) / count)
-    return min(max(round(math.sqrt(2.8 / min(costs))), 40), 300)
+    return min(max(round(math.sqrt(2.0 / min(costs))), 40), 300)
 
 
 # ----------------------------------------------------------------------------------- devices

@@ -144,6 +144,7 @@ class Gateway:
         settings: In force.
         addresses: Bound.
         pool: The codec workers.
+        control: The MQTT front, embedded or external.
         sampler: Its samples of the last minutes.
         scaler: Its events.
     """
@@ -160,7 +161,7 @@ class Gateway:
         self.pool = pool
         self._sessions = sessions
         self._udp = udp
-        self._control = control
+        self.control = control
         bound = Address(*udp.address)
         public = Address(
             settings.udp.public_host or bound.host, settings.udp.public_port or bound.port
@@ -221,7 +222,7 @@ class Gateway:
     def not_ready(self) -> list[str]:
         """What keeps calls from being taken, in words; empty when nothing does."""
         missing = [] if self._sessions.serving else ["calls are not being taken"]
-        if self.settings.mqtt.url is not None and not self._control.connected:
+        if self.settings.mqtt.url is not None and not self.control.connected:
             missing.append("the external MQTT broker is not connected")
         return missing
 
@@ -230,6 +231,6 @@ class Gateway:
         return GatewayStatistics(
             pool=self.pool.statistics(),
             sessions=self._sessions.statistics(),
-            control=self._control.statistics(),
+            control=self.control.statistics(),
             udp=self._udp.statistics(),
         )
