@@ -6,7 +6,6 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import click
 import pytest
@@ -46,7 +45,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Settings, Path | None
     """The gateway is not started; what it would have been started with."""
     calls: list[tuple[Settings, Path | None]] = []
 
-    async def main(settings: Settings, ready_file: Path | None) -> int:
+    async def main(settings: Settings, ready_file: Path | None, _trace: Path | None) -> int:
         calls.append((settings, ready_file))
         return 0
 
@@ -83,7 +82,7 @@ def test_every_flag_reaches_its_setting(
 
 
 def test_the_exit_code_is_the_gateways(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def main(_settings: Settings, _ready_file: Path | None) -> int:
+    async def main(_settings: Settings, *_files: Path | None) -> int:
         return 130
 
     monkeypatch.setattr("trio_gateway.run.main", main)
@@ -252,7 +251,7 @@ def test_ctrl_c_is_no_traceback(monkeypatch: pytest.MonkeyPatch, error: BaseExce
 def test_a_failure_of_the_program_itself_keeps_its_traceback(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    async def main(_settings: Settings, _ready_file: Path | None) -> int:
+    async def main(_settings: Settings, *_files: Path | None) -> int:
         raise ExceptionGroup("nursery", [OSError(9, "Bad file descriptor")])
 
     monkeypatch.setattr("trio_gateway.run.main", main)
@@ -349,5 +348,6 @@ def test_every_flag_and_command_has_help() -> None:
     assert isinstance(cli.main, click.Group)
     for command in (cli.main, *cli.main.commands.values()):
         assert command.help
-        missing: list[Any] = [p.name for p in command.params if not getattr(p, "help", None)]
+        options = [each for each in command.params if isinstance(each, click.Option)]
+        missing = [option.name for option in options if not option.help]
         assert missing == []

@@ -55,7 +55,7 @@ def report(devices: int = 4, failures: tuple[Failure, ...] = ()) -> Report:
 
 SESSIONS = SessionsStatistics(
     active=0, opened=4, refused={}, closed={}, stale=0, frames_up=10, frames_down=10,
-    lost=3, concealed=2, failed=0, dropped=1, received=10,
+    lost=3, concealed=2, failed=0, dropped=1, unread=0, received=10, messages_dropped=0,
 )  # fmt: skip
 
 GOOD = Outcome(

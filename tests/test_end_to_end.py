@@ -14,7 +14,8 @@ import pytest
 import soxr
 import trio
 from attrs import evolve
-from opus_reference import ReferenceDecoder, ReferenceEncoder, speech
+from opus_reference import ReferenceDecoder, ReferenceEncoder
+from opus_reference import packets as packets_of_clip
 from wire_device import WireDevice, open_device
 
 from trio_gateway import Settings, open_gateway
@@ -68,9 +69,7 @@ def mqtt_of(gateway: Gateway) -> tuple[str, int]:
 
 def spoken(seconds: float = 1.5) -> list[bytes]:
     """Opus packets of 60 ms at 16 kHz, as a device makes them."""
-    encoder = ReferenceEncoder(16000)
-    pcm = speech(int(seconds * 16000) // 960 * 960)
-    return [encoder.encode(pcm[start : start + 960]) for start in range(0, len(pcm), 960)]
+    return packets_of_clip(16000, round(seconds / 0.06))
 
 
 def echoed(packets: Sequence[bytes], decoder: ReferenceDecoder) -> NDArray[np.int16]:

@@ -7,7 +7,7 @@ import pytest
 import trio
 from attrs import evolve
 from mosquitto import open_mosquitto
-from opus_reference import ReferenceEncoder, speech
+from opus_reference import packets
 from wire_device import WireDevice, open_device
 
 from trio_gateway import Settings, open_gateway
@@ -22,12 +22,6 @@ def settings_for(url: str) -> Settings:
         udp=UdpSettings(listen=Address("127.0.0.1", 0)),
         grace=1.0,
     )
-
-
-def spoken(frames: int) -> list[bytes]:
-    encoder = ReferenceEncoder(16000)
-    pcm = speech(960 * frames)
-    return [encoder.encode(pcm[at : at + 960]) for at in range(0, len(pcm), 960)]
 
 
 async def heard_more(device: WireDevice, frames: int) -> None:
@@ -59,7 +53,7 @@ async def test_a_call_through_mosquitto(*, tls: bool) -> None:
                     ) as device:
                         await device.hello()
                         device.listen("start")
-                        await device.speak(spoken(10))
+                        await device.speak(packets(16000, 10))
                         device.listen("stop")
                         await device.wait_for("tts", state="stop")
                         assert len(device.heard) == 10
@@ -83,7 +77,7 @@ async def test_a_live_call_goes_on_while_the_broker_is_away() -> None:
             ) as device:
                 await device.hello()
                 device.listen("start", "realtime")
-                nursery.start_soon(device.speak, spoken(600), 0.06)
+                nursery.start_soon(device.speak, packets(16000, 600), 0.06)
                 await device.wait_for("tts", state="start")
                 await heard_more(device, 5)
                 await broker.stop()

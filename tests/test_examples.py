@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import trio
 from attrs import evolve
-from opus_reference import ReferenceDecoder, ReferenceEncoder, speech
+from opus_reference import ReferenceDecoder, packets
 from wire_device import open_device
 
 from trio_gateway import Settings, open_gateway
@@ -33,11 +33,9 @@ def load(name: str) -> Any:
 
 
 async def say_something(device: WireDevice, frames: int) -> None:
-    encoder = ReferenceEncoder(16000)
-    pcm = speech(960 * frames)
     await device.hello()
     device.listen("start")
-    await device.speak([encoder.encode(pcm[at : at + 960]) for at in range(0, len(pcm), 960)])
+    await device.speak(packets(16000, frames))
     device.listen("stop")
     await device.wait_for("tts", state="stop")
 

@@ -19,7 +19,7 @@ LEVELS: dict[int, set[str]] = {
     2: {"groups", "interfaces", "timers", "workers"},
     3: {"broker", "metrics", "mqtt", "udp", "web"},
     # Backends are handlers, which is what users write: they stand on the session.
-    4: {"backends", "mcp", "playback", "scaler", "session", "sessions", "uplink"},
+    4: {"backends", "mcp", "playback", "scaler", "session", "sessions", "uplink", "utterance"},
     5: {"gateway"},
     6: {
         "cli",
@@ -27,6 +27,7 @@ LEVELS: dict[int, set[str]] = {
         "demo",
         "demo_summary",
         "logs",
+        "replay",
         "run",
         "settings_views",
         "simulator",

@@ -11,7 +11,7 @@ import click
 import pytest
 import trio
 from attrs import evolve
-from opus_reference import ReferenceEncoder, speech
+from opus_reference import packets
 from wire_device import open_device
 
 from trio_gateway import Settings, open_gateway
@@ -42,8 +42,6 @@ async def test_the_embedding_code_is_a_parrot(monkeypatch: pytest.MonkeyPatch) -
     names: dict[str, object] = {}
     exec(compile(code.replace("trio.run(main)", ""), "README.md", "exec"), names)  # noqa: S102  our own
     parrot = names["parrot"]
-    encoder = ReferenceEncoder(16000)
-    pcm = speech(960 * 5)
     with trio.fail_after(10):
         async with open_gateway(any_port()) as gateway, trio.open_nursery() as nursery:
             await nursery.start(gateway.serve, parrot)
@@ -52,9 +50,7 @@ async def test_the_embedding_code_is_a_parrot(monkeypatch: pytest.MonkeyPatch) -
             async with open_device((mqtt.host, mqtt.port), "G@@@aa_bb_cc_dd_ee_ff@@@u") as device:
                 await device.hello()
                 device.listen("start")
-                await device.speak(
-                    [encoder.encode(pcm[at : at + 960]) for at in range(0, 4800, 960)]
-                )
+                await device.speak(packets(16000, 5))
                 device.listen("stop")
                 await device.wait_for("tts", state="stop")
                 assert len(device.heard) == 5

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
-from opus_reference import ReferenceEncoder, speech
+from opus_reference import packets
 from wire_device import open_device
 
 if TYPE_CHECKING:
@@ -77,9 +77,7 @@ async def test_a_signal_ends_an_idle_gateway_with_exit_code_0(
 
 
 async def test_a_live_call_is_played_to_its_end_before_it_leaves(tmp_path: Path) -> None:
-    encoder = ReferenceEncoder(16000)
-    pcm = speech(960 * 15)
-    packets = [encoder.encode(pcm[at : at + 960]) for at in range(0, len(pcm), 960)]
+    spoken = packets(16000, 15)
     with trio.fail_after(15):
         async with (
             open_program(tmp_path) as program,
@@ -87,22 +85,20 @@ async def test_a_live_call_is_played_to_its_end_before_it_leaves(tmp_path: Path)
         ):
             await device.hello()
             device.listen("start")
-            await device.speak(packets)
+            await device.speak(spoken)
             device.listen("stop")
             await device.wait_for("tts", state="start")
             program.process.send_signal(signal.SIGTERM)
             await device.wait_for("tts", state="stop")
             await device.wait_for("goodbye", session_id=device.session_id)
-            assert len(device.heard) == len(packets)
+            assert len(device.heard) == len(spoken)
             assert await program.process.wait() == 0
 
 
 async def test_the_grace_period_is_the_limit_and_a_second_signal_is_immediate(
     tmp_path: Path,
 ) -> None:
-    encoder = ReferenceEncoder(16000)
-    pcm = speech(960 * 100)
-    packets = [encoder.encode(pcm[at : at + 960]) for at in range(0, len(pcm), 960)]
+    spoken = packets(16000, 100)
     with trio.fail_after(15):
         async with (
             open_program(tmp_path) as program,
@@ -110,7 +106,7 @@ async def test_the_grace_period_is_the_limit_and_a_second_signal_is_immediate(
         ):
             await device.hello()
             device.listen("start")
-            await device.speak(packets)
+            await device.speak(spoken)
             device.listen("stop")
             await device.wait_for("tts", state="start")
             started = trio.current_time()

@@ -201,6 +201,12 @@ def _version(context: click.Context, _parameter: click.Parameter, wanted: bool) 
     help="Write the bound addresses there, as JSON, once everything is up.",
 )
 @click.option(
+    "--record-trace",
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Record the load there, 200 bytes a second, for `replay`. An older one is replaced.",
+)
+@click.option(
     "--version",
     is_flag=True,
     is_eager=True,
@@ -209,14 +215,21 @@ def _version(context: click.Context, _parameter: click.Parameter, wanted: bool) 
     help="Print the versions and paths of what runs.",
 )
 @click.pass_context
-def main(context: click.Context, /, ready_file: Path | None, **given: Any) -> int:
+def main(
+    context: click.Context,
+    /,
+    ready_file: Path | None,
+    record_trace: Path | None,
+    **given: Any,
+) -> int:
     """A voice gateway for MQTT devices that scales its own codec workers.
 
     Without a command, run the gateway: on this machine only, until --mqtt-listen and --udp-listen
     say otherwise. Ctrl-C drains and leaves; a second Ctrl-C leaves at once.
     """
     if context.invoked_subcommand is not None:
-        context.obj = _given(context, {**given, "ready_file": ready_file})
+        own = {"ready_file": ready_file, "record_trace": record_trace}
+        context.obj = _given(context, {**given, **own})
         return 0
     if ready_file is not None and not ready_file.parent.is_dir():
         raise click.UsageError(f"--ready-file {str(ready_file)!r}: no such folder")
@@ -228,7 +241,7 @@ def main(context: click.Context, /, ready_file: Path | None, **given: Any) -> in
     logs.configure(loaded.settings.log)
     try:
         with sole_errors():
-            return trio.run(run.main, loaded.settings, ready_file)
+            return trio.run(run.main, loaded.settings, ready_file, record_trace)
     except OSError as error:
         if text := _cannot_listen(error, loaded.settings):
             raise GatewayError(text) from error
@@ -380,6 +393,54 @@ def simulate(
 
         Console().print(report.table())
     return 0 if report.passed else 1
+
+
+@main.command()
+@click.argument("trace", metavar="[TRACE]", required=False)
+@_with_settings(WORKERS)
+@click.option(
+    "--cores",
+    metavar="N",
+    type=click.FloatRange(0, min_open=True),
+    help="CPU cores there; by default those of the recording or scenario, else this machine's.",
+)
+@click.option(
+    "--plot",
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Draw workers and load over time (.png, .svg, .pdf).",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("--list", "names", is_flag=True, help="Name the scenarios.")
+@click.pass_context
+def replay(
+    context: click.Context,
+    /,
+    *,
+    trace: str | None,
+    cores: float | None,
+    plot: Path | None,
+    as_json: bool,
+    names: bool,
+    **given: Any,
+) -> int:
+    """Show what the scaling would make of a load: of TRACE, a file or scenario:NAME.
+
+    A file is what --record-trace has written, or CSV or JSON lines of `time`, `rate` and `service`;
+    docs/scaling.md has the format. scenario:all compares all scenarios in a table.
+    """
+    settings = _load(context, given).settings
+    from trio_gateway.replay import command  # noqa: PLC0415
+
+    if (trace is None) != names:
+        raise click.UsageError("give either TRACE or --list")
+    if trace is None:
+        lines = command.names()
+    else:
+        lines = command.run(trace, settings, cores=cores, plot=plot, as_json=as_json)
+    for line in lines:
+        click.echo(line)
+    return 0
 
 
 def _key(file: Path) -> Secret:

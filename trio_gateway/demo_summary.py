@@ -95,7 +95,7 @@ class Outcome:
         up = sum(report.frames_up for report in reports)
         down = sum(report.frames_down for report in reports)
         lost = gateway.lost + sum(report.lost for report in reports)
-        dropped = gateway.dropped + sum(report.dropped for report in reports)
+        dropped = gateway.dropped + gateway.unread + sum(each.dropped for each in reports)
         yield (
             "frames",
             f"{up} up, {down} down, {lost} lost, {gateway.concealed} concealed, {dropped} dropped",

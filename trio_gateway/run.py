@@ -14,6 +14,7 @@ import trio
 
 from trio_gateway.gateway import open_gateway
 from trio_gateway.metrics.console import run_console
+from trio_gateway.replay.record import record
 from trio_gateway.workers.interpreter import interpreters_work
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ INTERRUPTED = 130  # 128 + SIGINT, as shells say it
 async def main(
     settings: Settings,
     ready_file: Path | None = None,
+    trace: Path | None = None,
     *,
     echo: Callable[[str], Any] = click.echo,
 ) -> int:
@@ -44,6 +46,7 @@ async def main(
     Args:
         settings: All of them.
         ready_file: Gets the bound addresses as JSON when calls are taken.
+        trace: Gets the load, as `trio-gateway replay` reads it.
         echo: Prints a line for a person.
 
     Returns:
@@ -57,6 +60,8 @@ async def main(
                 await nursery.start(gateway.serve)
                 nursery.start_soon(_leave, signals, gateway, everything, nursery.cancel_scope)
                 nursery.start_soon(_console, gateway)
+                if trace is not None:
+                    await nursery.start(record, gateway.sampler, trace)
                 echo(banner(gateway))
                 if ready_file is not None:
                     write_ready_file(ready_file, gateway)

@@ -95,9 +95,8 @@ async def test_the_least_busy_goes_first() -> None:
         release.set()
 
 
+@pytest.mark.skipif(not interpreters_work(), reason="this Python has no interpreters")
 async def test_drained_interpreters_are_parked_and_used_again() -> None:
-    if not interpreters_work():
-        pytest.skip("this Python has no interpreters")
     before = interpreters()
     async with open_worker_pool(PoolSettings(kind="interpreter", max_workers=3)) as pool:
         for _ in range(5):

@@ -7,7 +7,7 @@ async with open_worker_pool(PoolSettings(min_workers=2)) as pool:
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -29,6 +29,7 @@ from trio_gateway.workers.thread import ThreadHost
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
     from contextlib import AbstractContextManager
+    from types import TracebackType
 
     from trio_gateway.workers.base import Host
     from trio_gateway.workers.stream import Stream
@@ -44,14 +45,12 @@ KINDS: Mapping[str, type[Host]] = {
 UNFRAGMENTED_BYTES = 1400
 
 
-@asynccontextmanager
-@enable_ki_protection  # of the coming and going; the body of the `with` is the caller's
-async def open_worker_pool(
+def open_worker_pool(
     settings: PoolSettings | None = None,
     *,
     window: float = 10.0,
     kinds: Mapping[str, type[Host]] = KINDS,
-) -> AsyncIterator[WorkerPool]:
+) -> AbstractAsyncContextManager[WorkerPool]:
     """A pool with `settings.min_workers` workers, ready.
 
     On leaving, workers finish the frames they hold; frames that no worker holds yet end with
@@ -66,7 +65,14 @@ async def open_worker_pool(
     Raises:
         WorkerFailed: The workers cannot start (no libopus, no interpreters).
     """
-    pool = WorkerPool(settings or PoolSettings(), kinds, window)
+    return _Uninterrupted(_open(settings or PoolSettings(), kinds, window))
+
+
+@asynccontextmanager
+async def _open(
+    settings: PoolSettings, kinds: Mapping[str, type[Host]], window: float
+) -> AsyncIterator[WorkerPool]:
+    pool = WorkerPool(settings, kinds, window)
     with sole_errors():
         async with trio.open_nursery() as nursery:
             try:
@@ -75,6 +81,29 @@ async def open_worker_pool(
             finally:
                 await pool._close()  # noqa: SLF001  the other half
                 nursery.cancel_scope.cancel()
+
+
+class _Uninterrupted(AbstractAsyncContextManager["WorkerPool"]):
+    """Come and go whole: a Ctrl-C between the lines of contextlib would leave workers behind.
+
+    The body of the `with` is interrupted as ever.
+    """
+
+    def __init__(self, inner: AbstractAsyncContextManager[WorkerPool]) -> None:
+        self._inner = inner
+
+    @enable_ki_protection
+    async def __aenter__(self) -> WorkerPool:
+        return await self._inner.__aenter__()
+
+    @enable_ki_protection
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        return await self._inner.__aexit__(kind, error, traceback)
 
 
 class WorkerPool:
