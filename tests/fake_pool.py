@@ -84,9 +84,9 @@ class FakeStream:
         task = trio.lowlevel.current_task()
 
         def done(result: Result) -> None:
-            is_error = isinstance(result, Exception)
             trio.lowlevel.reschedule(
-                task, outcome.Error(result) if is_error else outcome.Value(result)
+                task,
+                outcome.Error(result) if isinstance(result, Exception) else outcome.Value(result),
             )
 
         frame = FakeFrame(packet(int(pcm[0])), done)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -41,7 +42,7 @@ async def test_calls_come_in_order_of_their_deadlines(
 ) -> None:
     record = Record()
     for delay in (3, 1, 2, 1):
-        timers.call_at(record.began + delay, lambda delay=delay: record.note(str(delay)))  # type: ignore[misc]  a default binds the value
+        timers.call_at(record.began + delay, partial(record.note, str(delay)))
     await trio.sleep(10)
     assert record.calls == [(1, "1"), (1, "1"), (2, "2"), (3, "3")]
 

@@ -61,7 +61,7 @@ class Line:
         self.uplink.receive_datagram_untrusted(data, HOME, self.now)
 
     def start(self, mode: ListenMode = "manual") -> None:
-        self.uplink.begin_talk(mode)
+        self.uplink.begin_talk(mode, self.now)
 
     def stop(self) -> None:
         self.uplink.end_talk(self.now)
@@ -226,6 +226,14 @@ async def test_stop_for_audio_behind_the_gate_makes_it_a_talk(autojump_clock: Mo
     assert await read(line.uplink) == ["auto (implied)", 1, "end"]
 
 
+async def test_audio_that_waited_behind_a_gap_begins_a_talk_too(autojump_clock: MockClock) -> None:
+    line = Line()
+    line.device.lose()  # the very first one
+    line.hear(2, 3)
+    line.wait(1)
+    assert await read(line.uplink) == ["auto (implied)", CONCEALED, 2, 3]
+
+
 async def test_slow_decoders_change_nothing_about_the_order(autojump_clock: MockClock) -> None:
     line = Line(pool=FakePool(holds=True))
     line.start()
@@ -262,6 +270,19 @@ async def test_a_reader_that_does_not_read_loses_the_oldest_audio(
     heard = await read(line.uplink)
     assert heard == ["manual", 6, 7, 8, "end"]
     assert line.uplink.unread == 5
+    assert line.balance()
+
+
+async def test_of_many_short_talks_the_newest_are_kept_whole(autojump_clock: MockClock) -> None:
+    line = Line(backlog=8 * FRAME)
+    for value in range(100):
+        line.start()
+        line.hear(value)
+        line.stop()
+    line.wait(TAIL)
+    heard = await read(line.uplink)
+    assert heard[-6:] == ["manual", 98, "end", "manual", 99, "end"]
+    assert line.uplink.decoded == 100
     assert line.balance()
 
 
@@ -409,4 +430,6 @@ def test_pairs_of_talks_are_well_formed() -> None:
         line.wait(value * 0.01)
     line.wait(1)
     markers = [place.item for place in line.uplink._line if not isinstance(place.item, np.ndarray)]
-    assert not [1 for a, b in pairwise(markers) if isinstance(a, TalkEnd) and isinstance(b, TalkEnd)]
+    assert not [
+        1 for a, b in pairwise(markers) if isinstance(a, TalkEnd) and isinstance(b, TalkEnd)
+    ]

@@ -51,15 +51,16 @@ class McpClient:
             raise SessionClosed("the session has ended")
         number = self._next_id
         self._next_id = number % MAX_ID + 1
+        self._send({"jsonrpc": "2.0", "id": number, "method": method, "params": params})
         self._waiting[number] = trio.lowlevel.current_task()
-        try:
-            self._send({"jsonrpc": "2.0", "id": number, "method": method, "params": params})
-            with trio.move_on_after(timeout):
-                return await trio.lowlevel.wait_task_rescheduled(
-                    lambda _: trio.lowlevel.Abort.SUCCEEDED
-                )
-        finally:
-            self._waiting.pop(number, None)
+
+        def give_up(_: object) -> trio.lowlevel.Abort:
+            # At once: an answer may come before the task runs again, and would wake it twice.
+            del self._waiting[number]
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        with trio.move_on_after(timeout):
+            return await trio.lowlevel.wait_task_rescheduled(give_up)
         raise ToolCallError(f"{method}: no answer within {timeout:g} s")
 
     def receive_untrusted(self, payload: object) -> bool:

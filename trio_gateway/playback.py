@@ -206,5 +206,5 @@ class Playback:
 
 
 def _closing(source: AsyncIterable[NDArray[Any]]) -> AbstractAsyncContextManager[object]:
-    """A generator that is not read to its end would be closed by the garbage collector, some day."""
+    """Else a generator that is not read to its end is closed when the garbage collector comes."""
     return aclosing(source) if isinstance(source, AsyncGenerator) else nullcontext()

@@ -48,9 +48,13 @@ EndReason = Literal[
     "disconnected",
 ]
 
-# A call without a datagram for this long, nothing to play and nothing to answer is quiet: shutdown
-# need not wait for it. A guess: sixteen frames.
 QUIET = 1.0
+"""Seconds without a datagram after which nobody speaks any more: shutdown need not wait for this
+call. A guess: sixteen frames."""
+
+ANSWER = 5.0
+"""Seconds after `listen stop` in which an answer may begin: shutdown waits so long for one. A
+guess: a chat server takes one to three, and a handler may not answer at all."""
 
 
 @frozen(kw_only=True)
@@ -58,7 +62,7 @@ class SessionStatistics:
     """Frames of one session by what became of them."""
 
     received: int
-    """Datagrams that were taken."""
+    """Datagrams with its ssrc, the refused ones included."""
     lost: int
     """Frames that never came, as far as the sequence tells."""
     decoded: int
@@ -67,9 +71,13 @@ class SessionStatistics:
     failed: int
     """Frames that libopus refused, either way."""
     dropped: int
-    """Frames given up in overload, either way."""
+    """Frames given up before they were decoded, or not taken by the socket."""
+    unread: int
+    """Decoded frames that the handler did not read in time, or that came after `listen stop`."""
     sent: int
     """Frames sent to the device."""
+    messages_dropped: int
+    """Messages that the handler did not read in time."""
 
 
 class Session:
@@ -93,6 +101,7 @@ class Session:
         pool: WorkerPool,
         sender: DatagramSender,
         send: Callable[[bytes], bool],
+        on_end: Callable[[EndReason], None],
         now: float,
     ) -> None:
         self.id = session_id
@@ -102,6 +111,7 @@ class Session:
         self.scope = trio.CancelScope()
         self.end_reason: EndReason | None = None
         self._send_bytes = send
+        self._on_end = on_end
         self._settings = settings
         self._uplink = Uplink(
             link, pool, hello.audio, settings.audio, backlog=settings.sessions.audio_backlog
@@ -117,17 +127,17 @@ class Session:
         )
         self._mcp = McpClient(lambda payload: self.send(mcp(self.id, payload)))
         self._inbox: deque[Message] = deque(maxlen=settings.sessions.inbox_messages)
-        self._inbox_news = trio.Event()
-        self.inbox_dropped = 0
-        self._heard_at = now
+        self._readers = trio.lowlevel.ParkingLot()
+        self._messages_dropped = 0
+        self._message_at = now  # the last one, either way
         self._datagram_at = -math.inf
-        self._unanswered = False
+        self._asked_at = -math.inf
         self.audio = AudioIn(self._uplink)
 
     # What handlers use.
 
     def utterances(self) -> Utterances:
-        """What the device's user says, one talk after the other: `async for utterance in ...`."""
+        """What the device's user says, one after the other: `async for utterance in ...`."""
         return Utterances(self._uplink, self._settings.audio)
 
     async def play(self, source: Source, rate: int | None = None) -> bool:
@@ -135,20 +145,21 @@ class Session:
 
         Args:
             source: Samples of any length, mono, shape (n,): int16, or float32 or float64 with full
-                scale at 1.0; or an async iterable of such chunks.
+                scale at 1.0; or an async iterable of such chunks (a generator is closed in the
+                end).
             rate: Of the source, in Hz; by default that of `session.audio`.
 
         Returns:
-            True when the device has played it to the end, False when its user interrupted.
+            True when the device has played it to the end, False when its user interrupted; that
+            ends what plays and what waits for its turn.
 
         Raises:
-            ValueError: The samples have another type or shape.
+            TypeError, ValueError: The samples have another type or shape.
             SessionClosed: The session has ended.
         """
-        if self.end_reason is not None:
-            raise SessionClosed(f"the session has ended: {self.end_reason}")
-        self._unanswered = False
-        return await self._playback.play(source, rate or self.audio.rate)
+        self._check_open()
+        self._asked_at = -math.inf
+        return await self._playback.play(source, self.audio.rate if rate is None else rate)
 
     def send(self, message: Message) -> None:
         """Send a JSON message to the device.
@@ -156,9 +167,10 @@ class Session:
         Raises:
             SessionClosed: The session has ended.
         """
-        if self.end_reason is not None:
-            raise SessionClosed(f"the session has ended: {self.end_reason}")
-        self._send_bytes(encode(message))
+        self._check_open()
+        payload = encode(message)
+        self._message_at = trio.current_time()
+        self._send_bytes(payload)
 
     async def receive(self) -> Message:
         """Wait for the device's next JSON message: listen, abort, mcp or whatever else it says.
@@ -172,8 +184,7 @@ class Session:
         while not self._inbox:
             if self.end_reason is not None:
                 raise trio.EndOfChannel
-            self._inbox_news = trio.Event()
-            await self._inbox_news.wait()
+            await self._readers.park()
         return self._inbox.popleft()
 
     async def call_tool(self, name: str, arguments: Message, *, timeout: float = 10.0) -> Any:  # noqa: ASYNC109  it ends in a ToolCallError that says so
@@ -210,14 +221,16 @@ class Session:
             concealed=uplink.concealed,
             failed=uplink.failed + playback.failed,
             dropped=uplink.dropped + playback.dropped,
+            unread=uplink.unread,
             sent=playback.sent,
+            messages_dropped=self._messages_dropped,
         )
 
     # What the gateway uses.
 
     def deliver(self, message: Message, now: float) -> None:
         """Take a message that names this session, or none."""
-        self._heard_at = now
+        self._message_at = now
         kind = message.get("type")
         if kind == "listen":
             self._listen(message, now)
@@ -226,9 +239,9 @@ class Session:
         elif kind == "mcp" and self._mcp.receive_untrusted(message.get("payload")):
             return
         if len(self._inbox) == self._inbox.maxlen:
-            self.inbox_dropped += 1
+            self._messages_dropped += 1
         self._inbox.append(message)
-        self._inbox_news.set()
+        self._readers.unpark_all()
 
     def receive_datagram_untrusted(self, data: bytes, addr: Address, now: float) -> None:
         """Take a datagram with this session's ssrc.
@@ -237,40 +250,51 @@ class Session:
             BadPacket: It is refused.
         """
         self._uplink.receive_datagram_untrusted(data, addr, now)
-        self._heard_at = self._datagram_at = now
+        self._datagram_at = now
 
     def get_timer(self) -> float:
         """When `handle_timer` wants to be called."""
-        idle = self._heard_at + self._settings.sessions.idle_timeout
-        return min(self._uplink.get_timer(), idle)
+        return min(self._uplink.get_timer(), self._idle_at())
 
     def handle_timer(self, now: float) -> None:
         """Do what is due by `now`."""
         self._uplink.handle_timer(now)
-        if now >= self._heard_at + self._settings.sessions.idle_timeout:
+        if now >= self._idle_at():
             self.end("idle")
 
     def is_quiet(self, now: float) -> bool:
         """Whether nothing would be cut off if the session ended now."""
-        speaking = now - self._datagram_at < QUIET
-        return not (speaking or self._playback.playing or self._unanswered)
+        speaking = now < self._datagram_at + QUIET
+        answering = now < self._asked_at + ANSWER
+        playing = self._playback.playing and self._uplink.address_known.is_set()
+        return not (speaking or answering or playing)
 
     def end(self, reason: EndReason) -> None:
-        """End it, once: stop playing, cancel the handler."""
+        """End it, once: stop playing, cancel the handler, say so."""
         if self.end_reason is None:
-            self._playback.close()
             self.end_reason = reason
+            self._playback.close()
             self._uplink.close()
             self._mcp.close()
-            self._inbox_news.set()
+            self._readers.unpark_all()
             self.scope.cancel()
+            self._on_end(reason)
+
+    def _check_open(self) -> None:
+        if self.end_reason is not None:
+            raise SessionClosed(f"the session has ended: {self.end_reason}")
+
+    def _idle_at(self) -> float:
+        # What we say counts, too: it keeps the device's side of the channel open.
+        last = max(self._message_at, self._datagram_at, self._playback.sent_at)
+        return last + self._settings.sessions.idle_timeout
 
     def _listen(self, message: Message, now: float) -> None:
         state = message.get("state")
         if state == "start":
-            self._uplink.begin_talk(_mode(message))
+            self._uplink.begin_talk(_mode(message), now)
         elif state == "stop":
-            self._unanswered = True
+            self._asked_at = now
             self._uplink.end_talk(now)
 
     def _tts(self, state: str) -> None:

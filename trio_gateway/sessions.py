@@ -8,15 +8,15 @@ Rule 3: a hello is always answered: with a session, or with an alert and a goodb
 
 from __future__ import annotations
 
-import math
 import secrets
 import uuid
 from collections import Counter
+from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
 import structlog
 import trio
-from attrs import asdict, define, frozen
+from attrs import asdict, frozen
 
 from trio_gateway.core.control import (
     AudioParams,
@@ -58,6 +58,7 @@ class SessionsStatistics:
     active: int
     """Sessions open now."""
     opened: int
+    """Hellos that got one."""
     refused: dict[str, int]
     """Hellos that got no session, by reason."""
     closed: dict[str, int]
@@ -75,19 +76,22 @@ class SessionsStatistics:
     failed: int
     """Frames that libopus refused."""
     dropped: int
-    """Frames given up in overload."""
+    """Frames given up before they were decoded, or not taken by the socket."""
+    unread: int
+    """Decoded frames that no handler read in time, or that came after `listen stop`."""
     received: int
-    """Datagrams with a live ssrc."""
+    """Datagrams with a live ssrc, the refused ones included."""
+    messages_dropped: int
+    """Messages that no handler read in time."""
 
 
-@define(eq=False)
 class _Live:
-    """A session and its place in the timers."""
+    """A session and its timer; the border that none of its exceptions crosses (rule 2)."""
 
-    session: Session
-    timers: Timers
-    fail: Callable[[_Live, Exception], None]
-    armed: float = math.inf
+    def __init__(self, session: Session, timers: Timers) -> None:
+        self.session = session
+        self.timer = timers.timer(self._wake)
+        self._arm()
 
     def receive_datagram_untrusted(self, data: bytes, addr: Address, now: float) -> None:
         """See DatagramReceiver."""
@@ -96,34 +100,34 @@ class _Live:
         except BadPacket:
             raise
         except Exception as error:  # noqa: BLE001  rule 2
-            self.fail(self, error)
+            self._fail(error)
         finally:
-            self.arm()
+            self._arm()
 
     def deliver(self, message: Message, now: float) -> None:
         """Take a message of its device."""
         try:
             self.session.deliver(message, now)
         except Exception as error:  # noqa: BLE001  rule 2
-            self.fail(self, error)
-        self.arm()
-
-    def arm(self) -> None:
-        """Have `_wake` called when the session wants it; a wake-up that comes early is harmless."""
-        due = self.session.get_timer()
-        if due < self.armed and self.session.end_reason is None:
-            self.armed = due
-            self.timers.call_at(due, self._wake)
+            self._fail(error)
+        self._arm()
 
     def _wake(self) -> None:
-        self.armed = math.inf
         now = trio.current_time()
-        if self.session.end_reason is None and now >= self.session.get_timer():
-            try:
+        try:
+            if now >= self.session.get_timer():  # else it was put off
                 self.session.handle_timer(now)
-            except Exception as error:  # noqa: BLE001  rule 2
-                self.fail(self, error)
-        self.arm()
+        except Exception as error:  # noqa: BLE001  rule 2
+            self._fail(error)
+        self._arm()
+
+    def _arm(self) -> None:
+        self.timer.wake_by(self.session.get_timer())
+
+    def _fail(self, error: Exception) -> None:
+        """Something of ours broke on what one device sent: a bug, and still only its own call."""
+        log.error("session failed", session=self.session.id, exc_info=error)
+        self.session.end("failed")
 
 
 class Sessions:
@@ -168,6 +172,7 @@ class Sessions:
         """
         if self._nursery is not None:
             raise RuntimeError("these sessions are being served already")
+        self._draining = False
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._timers.run)
@@ -184,10 +189,10 @@ class Sessions:
                 now = trio.current_time()
                 for live in list(self._by_device.values()):
                     if live.session.is_quiet(now):
-                        self._end(live, "shutdown")
+                        live.session.end("shutdown")
                 await trio.sleep(_POLL)
         for live in list(self._by_device.values()):
-            self._end(live, "shutdown")
+            live.session.end("shutdown")
         if self._nursery is not None:
             self._nursery.cancel_scope.cancel()
 
@@ -215,7 +220,7 @@ class Sessions:
         """See ControlSink."""
         live = self._by_device.get(client_id)
         if live is not None:
-            self._end(live, "disconnected")
+            live.session.end("disconnected")
 
     def deliver(self, client_id: str, message: Message) -> None:
         """See ControlSink."""
@@ -233,7 +238,7 @@ class Sessions:
         elif _session_id(message) not in ("", live.session.id):
             self._stale += 1
         elif kind in ("goodbye", "udp_timeout"):
-            self._end(live, "goodbye")
+            live.session.end("goodbye")
         else:
             live.deliver(message, trio.current_time())
 
@@ -254,25 +259,33 @@ class Sessions:
             concealed=totals["concealed"],
             failed=totals["failed"],
             dropped=totals["dropped"],
+            unread=totals["unread"],
             received=totals["received"],
+            messages_dropped=totals["messages_dropped"],
         )
 
     # Hello and goodbye
 
     def _hello(self, client_id: str, message: Message, live: _Live | None) -> None:
         if live is not None:
-            self._end(live, "replaced")
+            live.session.end("replaced")
         try:
             hello = parse_hello_untrusted(message)
         except BadMessage as bad:
             self._refuse(client_id, bad.reason, f"This device's hello is not understood: {bad}")
             return
-        if self._nursery is None or self._handler is None or not self.serving:
+        nursery, most = self._nursery, self._settings.sessions.max_sessions
+        if nursery is None or self._handler is None or self._draining:
             self._refuse(client_id, "not_serving", "The gateway is not taking calls right now.")
-        elif len(self._by_device) >= self._settings.sessions.max_sessions:
+        # Twice: handlers of sessions that are over may take a moment to leave, not for ever.
+        elif len(self._by_device) >= most or len(nursery.child_tasks) > 2 * most:
             self._refuse(client_id, "full", "All lines are busy. Please try again later.")
         else:
-            self._open(client_id, hello, self._handler, self._nursery)
+            try:
+                self._open(client_id, hello, self._handler, nursery)
+            except Exception:
+                log.exception("session not opened", device=client_id)
+                self._refuse(client_id, "failed", "The gateway has failed. Please try again.")
 
     def _open(self, client_id: str, hello: Hello, handler: Handler, nursery: trio.Nursery) -> None:
         assert self._audio is not None  # noqa: S101  deliver() has checked
@@ -285,64 +298,60 @@ class Sessions:
             reorder_wait=audio.reorder_wait,
             max_gap_frames=audio.max_gap_frames,
         )
+        host, port = self._public
+        down = AudioParams(rate=audio.downlink_rate, frame_ms=audio.downlink_frame_ms)
+        session_id = str(uuid.uuid4())
+        answer = hello_answer(session_id, down, host, port, key=key, nonce=link.nonce)
         session = Session(
-            str(uuid.uuid4()),
+            session_id,
             DeviceId.parse(client_id),
             hello,
             link,
             settings=self._settings,
             pool=self._pool,
             sender=self._audio,
-            send=lambda payload: self._send_bytes(client_id, payload),
+            send=partial(self._send_bytes, client_id),
+            on_end=lambda reason: self._ended(session, reason),
             now=trio.current_time(),
         )
-        live = _Live(session, self._timers, self._fail)
-        self._by_device[client_id] = self._by_ssrc[link.ssrc] = live
+        nursery.start_soon(self._run, session, handler)
+        self._by_device[client_id] = self._by_ssrc[link.ssrc] = _Live(session, self._timers)
         self._opened += 1
-        live.arm()
-        host, port = self._public
-        down = AudioParams(rate=audio.downlink_rate, frame_ms=audio.downlink_frame_ms)
-        self._send(client_id, hello_answer(session.id, down, host, port, key=key, nonce=link.nonce))
+        self._send(client_id, answer)
         log.info("session opened", device=client_id, session=session.id)
-        nursery.start_soon(self._run, live, handler)
 
-    async def _run(self, live: _Live, handler: Handler) -> None:
+    async def _run(self, session: Session, handler: Handler) -> None:
+        # A handler is somebody else's code: its errors end its own call.
         reason: EndReason = "backend_ended"
         try:
-            with live.session.scope:
-                await handler(live.session)
-        except Exception as error:
-            # A handler is somebody else's code: its errors end its own call.
+            with session.scope:
+                await handler(session)
+        except Exception as error:  # noqa: BLE001  see above
             reason = "backend_failed"
-            if live.session.end_reason is None:
-                log.exception("handler failed", session=live.session.id)
-            else:  # it noticed the end before the cancellation reached it
-                log.debug("handler failed", session=live.session.id, why=repr(error))
+            _log_failure(session, error)
+        except BaseExceptionGroup as group:  # from its nursery, while everybody is cancelled
+            reason = "shutdown"
+            failures, others = group.split(Exception)
+            if failures is not None:
+                _log_failure(session, failures)
+            if others is not None:
+                raise others from None
         except BaseException:
             reason = "shutdown"
             raise
         finally:
-            self._end(live, reason)
+            session.end(reason)
 
-    def _end(self, live: _Live, reason: EndReason) -> None:
-        """End a session, once."""
-        session = live.session
-        if self._by_ssrc.pop(session.link.ssrc, None) is None:
-            return
+    def _ended(self, session: Session, reason: EndReason) -> None:
+        live = self._by_ssrc.pop(session.link.ssrc)
+        live.timer.cancel()
         if self._by_device.get(session.device.text) is live:
             del self._by_device[session.device.text]
-        session.end(reason)
         self._past.update(_counts(session.statistics()))
-        ended = session.end_reason or reason
-        self._closed[ended] += 1
-        if ended != "disconnected":
+        self._closed[reason] += 1
+        if reason != "disconnected":
             self._send(session.device.text, goodbye(session.id))
-        log.info("session closed", device=session.device.text, session=session.id, reason=ended)
-
-    def _fail(self, live: _Live, error: Exception) -> None:
-        """Something of ours broke on what one device sent: a bug, and still only its own call."""
-        log.error("session failed", session=live.session.id, exc_info=error)
-        self._end(live, "failed")
+        log.info("session closed", device=session.device.text, session=session.id, reason=reason)
 
     def _refuse(self, client_id: str, reason: str, text: str) -> None:
         """Stock firmware knows no error message: a person sees the alert, the device hangs up."""
@@ -371,3 +380,10 @@ def _session_id(message: Message) -> str:
 
 def _counts(statistics: SessionStatistics) -> dict[str, int]:
     return asdict(statistics)
+
+
+def _log_failure(session: Session, error: Exception) -> None:
+    if session.end_reason is None:
+        log.error("handler failed", session=session.id, exc_info=error)
+    else:  # it noticed the end before the cancellation reached it
+        log.debug("handler failed", session=session.id, why=repr(error))

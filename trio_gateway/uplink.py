@@ -8,7 +8,7 @@ Rule 1: what leaves here is in the order in which it was said. A marker (`Talk`,
 Rule 2: a frame becomes one thing: decoded, concealed, failed or dropped. The decoder finishes
     frames in order; markers wait in the same line.
 Rule 3: the line is bounded, whoever it is that does not read, decode or say `listen start`. The
-    oldest audio is dropped, counted; a marker only if there is nothing else.
+    oldest audio is dropped, counted; a marker only when its talk has no audio left.
 """
 
 from __future__ import annotations
@@ -145,17 +145,12 @@ class Uplink:
         frames = self._link.receive_datagram_untrusted(data, addr, now)
         if self._link.remote is not None:
             self.address_known.set()
-        if frames and not self._talking and self._gate is None:
-            self._gate = _Place()
-            self._gate_opens = now + self._tail_wait
-            self._gate_strays = now < self._stopped_at + STRAGGLERS
-            self._append(self._gate)
-        self._decode(frames)
+        self._take(frames, now)
 
-    def begin_talk(self, mode: ListenMode) -> None:
+    def begin_talk(self, mode: ListenMode, now: float) -> None:
         """The device said `listen start`."""
         if self._tail_ends < math.inf:  # it said stop just before
-            self._end_talk()
+            self._end_talk(now)
         self._talk(Talk(mode))
 
     def end_talk(self, now: float) -> None:
@@ -171,11 +166,11 @@ class Uplink:
 
     def handle_timer(self, now: float) -> None:
         """Give up waiting for what is late by `now`."""
-        self._decode(self._link.handle_timer(now))
+        self._take(self._link.handle_timer(now), now)
         if now >= self._gate_opens:
             self._open_gate()
         if now >= self._tail_ends:
-            self._end_talk()
+            self._end_talk(now)
 
     def close(self) -> None:
         """No more comes; what is decoded can still be read."""
@@ -228,18 +223,23 @@ class Uplink:
                 self._gate, self._gate_opens = None, math.inf
             self._give_up(place)
 
-    def _end_talk(self) -> None:
+    def _end_talk(self, now: float) -> None:
         self._tail_ends = math.inf
-        self._decode(self._link.flush())
+        self._take(self._link.flush(), now)
         if self._gate is not None:
             self._open_gate()
         if self._talking:
             self._talking = False
             self._append(_Place(TalkEnd()))
 
-    def _decode(self, frames: list[UplinkFrame]) -> None:
+    def _take(self, frames: list[UplinkFrame], now: float) -> None:
         if self._closed:
             return
+        if frames and not self._talking and self._gate is None:
+            self._gate = _Place()
+            self._gate_opens = now + self._tail_wait
+            self._gate_strays = now < self._stopped_at + STRAGGLERS
+            self._append(self._gate)
         for frame in frames:
             place = _Place(is_frame=True)
             self._append(place)
@@ -266,9 +266,10 @@ class Uplink:
     def _append(self, place: _Place) -> None:
         self._line.append(place)
         if len(self._line) > self._max_places:
-            frames = (place for place in self._line if place.is_frame)
-            # Nothing but markers: the device plays with its button.
-            self._give_up(next(frames, self._line[0]))
+            first, second = self._line[0], self._line[1]
+            # Two markers: the talk between them has lost its audio, or had none. The gate is never
+            # one of them: only frames stand behind it.
+            self._give_up(first if first.is_frame or not second.is_frame else second)
         self._wake()
 
     def _give_up(self, place: _Place) -> None:

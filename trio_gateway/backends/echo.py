@@ -14,7 +14,8 @@ async def echo(session: Session) -> None:
     """Handle a session by repeating it."""
     async for utterance in session.utterances():
         if utterance.mode == "realtime":
-            await session.play(utterance)
+            while not await session.play(utterance):  # interrupted: go on with what is said now
+                pass
         else:
             speech = await utterance.collect()
             if len(speech):

@@ -51,8 +51,8 @@ def _scaled(pcm: NDArray[Any]) -> NDArray[np.float32]:
     """Return samples in int16's units. Clipped first: infinity would ring in a resampler."""
     if pcm.dtype == np.int16:
         return pcm.astype(np.float32)
-    clipped = np.nan_to_num(np.clip(pcm, -1.0, 1.0), nan=0.0)
-    return clipped.astype(np.float32) * np.float32(FULL_SCALE)
+    scaled: NDArray[np.float32] = np.clip(pcm, -1.0, 1.0).astype(np.float32)
+    return np.nan_to_num(scaled, nan=0.0) * np.float32(FULL_SCALE)
 
 
 def _quantised(pcm: NDArray[np.float32]) -> NDArray[np.int16]:

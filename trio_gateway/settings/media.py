@@ -139,7 +139,8 @@ class AudioSettings:
         0.060,
         Number(0, 2),
         unit="s",
-        help="Between `tts start` and the first frame: the device drops audio that overtakes it.",
+        help="Between `tts start` and the first frame, and between the last one's play-out and "
+        "`tts stop`: the device drops audio outside of them.",
         why="Guess: one frame.",
     )
     reorder_wait: float = setting(
@@ -160,7 +161,8 @@ class AudioSettings:
         0.060,
         Number(0, 2),
         unit="s",
-        help="After `listen stop`, how long last frames may still arrive.",
+        help="After `listen stop`, how long last frames may still arrive; and how long first ones "
+        "wait for their `listen start`.",
         why="Guess: one frame. Control and audio take different paths.",
     )
     voice_threshold_dbfs: float = setting(

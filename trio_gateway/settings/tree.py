@@ -56,7 +56,7 @@ class SessionSettings:
         120.0,
         DURATION,
         unit="s",
-        help="A session without any message or datagram from its device is closed after this.",
+        help="A session in which neither side says anything is closed after this.",
         why="The device gives the channel up after 120 s as well.",
     )
     inbox_messages: int = setting(
