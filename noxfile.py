@@ -34,7 +34,7 @@ def tests(session: nox.Session) -> None:
     session.run("pytest", "tests", *session.posargs)
 
 
-@nox.session
+@nox.session(python=[PYTHONS[0], PYTHONS[-1]])  # the last has workers that are interpreters
 def properties(session: nox.Session) -> None:
     """Hypothesis, everything under hypothesis_tests/."""
     session.install(".[test]")

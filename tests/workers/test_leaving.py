@@ -158,7 +158,9 @@ def test_ctrl_c_at_any_time(settings: PoolSettings) -> None:
     """Real ones, from another thread, while frames and workers come and go."""
 
     async def main(delay: float) -> None:
-        threading.Timer(delay, signal.raise_signal, [signal.SIGINT]).start()
+        timer = threading.Timer(delay, signal.raise_signal, [signal.SIGINT])
+        # Protected, or the interrupt may hit threading's own lock inside start().
+        trio.lowlevel.enable_ki_protection(timer.start)()
         async with open_worker_pool(settings) as pool:
             await use(pool)
 
