@@ -1,7 +1,7 @@
 """A Trio program with tasks of its own that embeds the gateway: a talking clock.
 
-Every device hears a gong of as many strokes as the minute's last digit when somebody speaks to it,
-and all of them hear one stroke every ten seconds. `--ready-file` and `--seconds` are for scripts.
+Who speaks to a device hears as many strokes of a gong as the minute's last digit says (ten for 0),
+and all devices hear one stroke every ten seconds. `--ready-file` and `--seconds` are for scripts.
 """
 
 from __future__ import annotations

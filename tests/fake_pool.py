@@ -19,7 +19,7 @@ import outcome
 import trio
 from attrs import define, field
 
-from trio_gateway.errors import CodecError, FrameDropped, PoolClosed
+from trio_gateway.errors import CodecError, FrameDropped, PoolClosed, WorkerFailed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,8 +30,9 @@ if TYPE_CHECKING:
     from trio_gateway.workers.dispatch import Result
     from trio_gateway.workers.pool import WorkerPool
 
-__all__ = ["CONCEALED", "REFUSED", "FakePool", "packet", "value_of"]
+__all__ = ["CONCEALED", "LOST", "REFUSED", "FakePool", "packet", "value_of"]
 
+LOST = -8  # encoding it takes two workers with it
 CONCEALED = -7  # what a concealed frame is full of
 REFUSED = b"\x58 libopus refuses this"
 
@@ -75,6 +76,8 @@ class FakeStream:
 
     async def encode(self, pcm: NDArray[np.int16]) -> bytes:
         await trio.lowlevel.checkpoint()
+        if pcm[0] == LOST:
+            raise WorkerFailed("two workers were lost with this frame")
         if pcm[0] == CONCEALED:
             raise CodecError(-1, "invalid argument")
         if not self.pool.holds:

@@ -166,3 +166,16 @@ async def test_numbers_fit_a_signed_int_of_32_bits(autojump_clock: MockClock) ->
     for _ in range(2):
         await peer.ask("a", 0.1)
     assert [request["id"] for request in peer.sent] == [MAX_ID, 1]
+
+
+@pytest.mark.parametrize("seconds", [-1.0, 0.0, float("nan")])
+async def test_no_time_for_an_answer_is_too_late_and_nothing_more(
+    autojump_clock: MockClock, seconds: float
+) -> None:
+    peer = Peer()
+    await peer.ask("a", seconds)
+    assert "no answer" in str(peer.ended["a"])
+    assert peer.sent == []
+    await trio.sleep(1)
+    peer.client.close()  # used to wake a task that did not wait, which ends the whole program
+    await trio.sleep(1)

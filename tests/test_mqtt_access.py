@@ -156,7 +156,7 @@ async def test_a_missing_extra_is_named(library: str, monkeypatch: pytest.Monkey
     for name in ("client", "session"):
         monkeypatch.delitem(sys.modules, f"trio_gateway.mqtt.{name}", raising=False)
         monkeypatch.delattr(trio_gateway.mqtt, name, raising=False)
-    with pytest.raises(BrokerUnavailable, match=r'pip install "trio-gateway\[external\]"'):
+    with pytest.raises(BrokerUnavailable, match='the extra "external"'):
         async with open_external_broker(MqttSettings(url="mqtt://localhost"), sink=KeepingSink()):
             pass
 

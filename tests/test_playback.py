@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import trio
 from attrs import define, field
-from fake_pool import CONCEALED, FakePool
+from fake_pool import CONCEALED, LOST, FakePool
 from fake_wires import HOME, FakeDevice, FakeSender
 from trio.testing import wait_all_tasks_blocked
 
@@ -329,6 +329,14 @@ async def test_a_frame_that_libopus_refuses_is_left_out(
     room: Room, autojump_clock: MockClock
 ) -> None:
     assert await room.playback.play(pcm(1, CONCEALED, 3), RATE)
+    assert room.values == [1, 3]
+    assert room.playback.failed == 1
+
+
+async def test_a_frame_that_two_workers_were_lost_with_is_left_out_too(
+    room: Room, autojump_clock: MockClock
+) -> None:
+    assert await room.playback.play(pcm(1, LOST, 3), RATE)
     assert room.values == [1, 3]
     assert room.playback.failed == 1
 

@@ -86,4 +86,4 @@ def test_files_and_extras_that_it_names_exist() -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
         "optional-dependencies"
     ]
-    assert set(re.findall(r"trio-gateway\[(\w+)\]", README)) <= set(extras)
+    assert set(re.findall(r"\.\[(\w+)\]", README)) <= set(extras)

@@ -14,6 +14,10 @@ import trio
 from opus_reference import packets
 from wire_device import open_device
 
+from trio_gateway import Settings, open_gateway
+from trio_gateway.run import banner
+from trio_gateway.settings import Address, MqttSettings, Secret, UdpSettings
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
@@ -132,3 +136,17 @@ async def test_an_address_in_use_is_one_line(tmp_path: Path) -> None:
     assert len(lines) == 1
     assert "in use" in lines[0]
     assert str(port) in lines[0]
+
+
+async def test_the_banner_says_what_is_open_and_what_to_do_next() -> None:
+    settings = Settings(
+        mqtt=MqttSettings(listen=Address("0.0.0.0", 0)),  # noqa: S104  what it is about
+        udp=UdpSettings(listen=Address("127.0.0.1", 0)),
+        signature_key=Secret("a key"),
+    )
+    async with open_gateway(settings) as gateway:
+        text = banner(gateway)
+    assert "Only this machine can reach it" not in text
+    assert "Audio reaches this machine only" in text
+    assert "simulate --mqtt 127.0.0.1:" in text
+    assert "--signature-key-file" in text

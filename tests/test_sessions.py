@@ -1,4 +1,4 @@
-"""Hello to goodbye, as protocol.md has it: replies, borders between sessions, counters."""
+"""Hello to goodbye, as firmware expects it: replies, borders between sessions, counters."""
 
 from __future__ import annotations
 
@@ -369,6 +369,20 @@ async def test_a_silent_session_is_closed_even_if_its_handler_shields(
         assert [(m["type"], m["session_id"]) for m in gateway.front.take()] == [
             ("goodbye", call.id)
         ]
+        assert gateway.sessions.statistics().closed == {"idle": 1}
+
+
+async def test_a_device_that_is_gone_is_not_talked_to_for_ever(autojump_clock: MockClock) -> None:
+    async def chatter(session: Session) -> None:
+        while True:
+            session.send({"type": "custom"})
+            await trio.sleep(IDLE / 2)
+
+    async with serving(chatter) as gateway:
+        gateway.call()
+        await trio.sleep(899)
+        assert gateway.sessions.statistics().active == 1
+        await trio.sleep(2)
         assert gateway.sessions.statistics().closed == {"idle": 1}
 
 

@@ -116,7 +116,8 @@ async def test_auto_mode_ends_after_the_pause_and_the_next_words_are_the_next_ut
     assert first[:2] == [9000, 9001]
     assert len(first) - 2 in (silence, silence + 1)
     assert first_at == pytest.approx(FRAME + PAUSE, abs=0.01)
-    assert second[0] == 9002, "the silence between them belongs to neither"
+    lead_in = int(LEAD_IN / FRAME)  # the onset of a word is soft; the rest belongs to neither
+    assert second[: lead_in + 1] == [*[SILENT] * lead_in, 9002]
     assert second_at == pytest.approx(22 * FRAME + PAUSE, abs=0.01)
 
 
@@ -141,7 +142,8 @@ async def test_a_handler_that_comes_late_hears_pauses_where_they_were(
     await talker.talk(9000, *[SILENT] * 20, 9001, 9002, *[SILENT] * 20)
     utterances = talker.utterances
     assert max(await collected(await anext(utterances))) == 9000
-    assert (await collected(await anext(utterances)))[:2] == [9001, 9002]
+    second = await collected(await anext(utterances))
+    assert [value for value in second if value != SILENT] == [9001, 9002]
 
 
 async def test_a_handler_that_is_slow_between_frames_is_not_a_pause(

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 __all__ = [
-    "BackendError",
     "BadMessage",
     "BadPacket",
     "BrokerLost",
@@ -112,10 +111,6 @@ class SessionClosed(GatewayError):  # noqa: N818
 
 class ToolCallError(GatewayError):
     """A device answered an MCP call with an error, or not in time."""
-
-
-class BackendError(GatewayError):
-    """A backend could not take a session."""
 
 
 class BrokerUnavailable(GatewayError):  # noqa: N818

@@ -127,7 +127,7 @@ async def _open_http(listen: Address | None, gateway: Gateway) -> AsyncIterator[
     except ImportError as error:
         raise SettingsError(
             f"http_listen = {listen}: the HTTP endpoint is not installed ({error.name} is "
-            f'missing); pip install "trio-gateway[http]"'
+            f'missing); install the extra "http" of trio-gateway'
         ) from error
 
     def state() -> dict[str, Any]:

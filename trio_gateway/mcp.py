@@ -32,13 +32,14 @@ class McpClient:
         self._waiting: dict[int, trio.lowlevel.Task] = {}
         self._closed = False
 
+    @trio.lowlevel.enable_ki_protection
     async def request(self, method: str, params: Message, *, timeout: float) -> Any:  # noqa: ASYNC109  part of the protocol: the text says so
         """Call a method of the device.
 
         Args:
             method: "tools/call", "tools/list", ...
             params: Its parameters.
-            timeout: Seconds to wait for the answer.
+            timeout: Seconds to wait for the answer; at or below 0 the device is not asked.
 
         Returns:
             The `result` of the answer.
@@ -49,10 +50,12 @@ class McpClient:
         """
         if self._closed:
             raise SessionClosed("the session has ended")
+        late = f"{method}: no answer within {timeout:g} s"
+        if not timeout > 0:  # also NaN
+            raise ToolCallError(late)
         number = self._next_id
         self._next_id = number % MAX_ID + 1
         self._send({"jsonrpc": "2.0", "id": number, "method": method, "params": params})
-        self._waiting[number] = trio.lowlevel.current_task()
 
         def give_up(_: object) -> trio.lowlevel.Abort:
             # At once: an answer may come before the task runs again, and would wake it twice.
@@ -60,8 +63,10 @@ class McpClient:
             return trio.lowlevel.Abort.SUCCEEDED
 
         with trio.move_on_after(timeout):
+            # From here to the wait nothing can fail: a task in there that does not wait is fatal.
+            self._waiting[number] = trio.lowlevel.current_task()
             return await trio.lowlevel.wait_task_rescheduled(give_up)
-        raise ToolCallError(f"{method}: no answer within {timeout:g} s")
+        raise ToolCallError(late)
 
     def receive_untrusted(self, payload: object) -> bool:
         """Take a JSON-RPC message. True if it answers one of our requests."""

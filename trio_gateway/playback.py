@@ -20,7 +20,7 @@ import trio
 
 from trio_gateway.core.pacing import Pacer
 from trio_gateway.core.pcm import FrameCutter
-from trio_gateway.errors import CodecError, FrameDropped, SessionClosed
+from trio_gateway.errors import CodecError, FrameDropped, SessionClosed, WorkerFailed
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Callable, Iterable
@@ -169,7 +169,7 @@ class Playback:
         for frame in frames:
             try:
                 packet = await self._encoder.encode(frame)
-            except CodecError:
+            except (CodecError, WorkerFailed):
                 self.failed += 1
             except FrameDropped:
                 self.dropped += 1

@@ -15,18 +15,21 @@ import trio
 from trio_gateway.gateway import open_gateway
 from trio_gateway.metrics.console import run_console
 from trio_gateway.replay.record import record
+from trio_gateway.settings import Address
 from trio_gateway.workers.interpreter import interpreters_work
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from trio_gateway.gateway import Gateway
+    from trio_gateway.gateway import Addresses, Gateway
     from trio_gateway.settings import Settings
 
 __all__ = ["main"]
 
 log = structlog.get_logger(__name__)
+
+GOODBYES = 1.0  # seconds of the grace period for goodbyes and closing, which takes milliseconds
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells say it
 
@@ -40,8 +43,8 @@ async def main(
 ) -> int:
     """Run the gateway until SIGINT or SIGTERM.
 
-    The first signal drains: no new calls, the live ones get `settings.grace` seconds. The second
-    ends everything at once.
+    The first signal drains: no new calls, and within `settings.grace` seconds the program has left.
+    The second ends everything at once.
 
     Args:
         settings: All of them.
@@ -58,14 +61,15 @@ async def main(
         with trio.CancelScope() as everything:
             async with open_gateway(settings) as gateway, trio.open_nursery() as nursery:
                 await nursery.start(gateway.serve)
-                nursery.start_soon(_leave, signals, gateway, everything, nursery.cancel_scope)
+                await nursery.start(_leave, signals, gateway, everything, nursery.cancel_scope)
                 nursery.start_soon(_console, gateway)
                 if trace is not None:
                     await nursery.start(record, gateway.sampler, trace)
                 echo(banner(gateway))
                 if ready_file is not None:
                     write_ready_file(ready_file, gateway)
-        return INTERRUPTED if everything.cancelled_caught else 0
+        cut_short = everything.cancelled_caught and trio.current_time() < everything.deadline
+        return INTERRUPTED if cut_short else 0
 
 
 async def _console(gateway: Gateway) -> None:
@@ -78,22 +82,29 @@ async def _console(gateway: Gateway) -> None:
 
 
 async def _leave(
-    signals: Any, gateway: Gateway, everything: trio.CancelScope, serving: trio.CancelScope
+    signals: Any,
+    gateway: Gateway,
+    everything: trio.CancelScope,
+    serving: trio.CancelScope,
+    *,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
+    grace = gateway.settings.grace
     async with trio.open_nursery() as nursery:
+        task_status.started()
         async for number in signals:
             name = signal.Signals(number).name
             if nursery.child_tasks:
                 log.warning("leaving at once", signal=name)
                 everything.cancel()
                 return
-            calls = len(gateway.sessions)
-            log.info("draining", signal=name, calls=calls, grace=gateway.settings.grace)
-            nursery.start_soon(_drain, gateway, serving)
+            log.info("draining", signal=name, calls=len(gateway.sessions), grace=grace)
+            everything.deadline = trio.current_time() + grace
+            nursery.start_soon(_drain, gateway, max(grace - GOODBYES, grace / 2), serving)
 
 
-async def _drain(gateway: Gateway, serving: trio.CancelScope) -> None:
-    await gateway.drain()
+async def _drain(gateway: Gateway, grace: float, serving: trio.CancelScope) -> None:
+    await gateway.drain(grace)
     serving.cancel()
 
 
@@ -114,17 +125,33 @@ def banner(gateway: Gateway) -> str:
     ]
     if addresses.http is not None:
         lines.append(f"  HTTP  {addresses.http}/api/state, /healthz, /readyz")
-    if addresses.udp.is_loopback:
-        lines.append(
-            "  Only this machine can reach it. For a network: --mqtt-listen 0.0.0.0:1883 "
-            "--udp-listen 0.0.0.0:8884 --public-host YOUR_IP"
-        )
+    lines += _reach(addresses)
     if addresses.mqtt is not None:
         lines.append(
-            f"  Try it: trio-gateway simulate --mqtt {addresses.mqtt} --devices 3 --seconds 10"
+            f"  Try it: {_try_it(addresses.mqtt, signed=settings.signature_key is not None)}"
         )
     lines.append("  Ctrl-C drains the calls and leaves; a second one leaves at once.")
     return "\n".join(lines)
+
+
+def _reach(addresses: Addresses) -> list[str]:
+    open_it = (
+        "For a network: --mqtt-listen 0.0.0.0:1883 --udp-listen 0.0.0.0:8884 --public-host YOUR_IP"
+    )
+    if not addresses.udp.is_loopback:
+        return []
+    if addresses.mqtt is None or not addresses.mqtt.is_loopback:
+        return [f"  Audio reaches this machine only. {open_it}"]
+    return [f"  Only this machine can reach it. {open_it}"]
+
+
+def _try_it(mqtt: Address, *, signed: bool) -> str:
+    host = mqtt.host
+    if mqtt.is_wildcard:
+        host = "::1" if ":" in host else "127.0.0.1"
+    key = " --signature-key-file FILE" if signed else ""
+    to = Address(host, mqtt.port)
+    return f"python -m trio_gateway simulate --mqtt {to} --devices 3 --seconds 10{key}"
 
 
 def write_ready_file(path: Path, gateway: Gateway) -> None:

@@ -130,6 +130,7 @@ class Session:
         self._readers = trio.lowlevel.ParkingLot()
         self._messages_dropped = 0
         self._message_at = now  # the last one, either way
+        self._heard_at = now  # from the device
         self._datagram_at = -math.inf
         self._asked_at = -math.inf
         self.audio = AudioIn(self._uplink)
@@ -230,7 +231,7 @@ class Session:
 
     def deliver(self, message: Message, now: float) -> None:
         """Take a message that names this session, or none."""
-        self._message_at = now
+        self._message_at = self._heard_at = now
         kind = message.get("type")
         if kind == "listen":
             self._listen(message, now)
@@ -250,7 +251,7 @@ class Session:
             BadPacket: It is refused.
         """
         self._uplink.receive_datagram_untrusted(data, addr, now)
-        self._datagram_at = now
+        self._datagram_at = self._heard_at = now
 
     def get_timer(self) -> float:
         """When `handle_timer` wants to be called."""
@@ -286,8 +287,9 @@ class Session:
 
     def _idle_at(self) -> float:
         # What we say counts, too: it keeps the device's side of the channel open.
+        sessions = self._settings.sessions
         last = max(self._message_at, self._datagram_at, self._playback.sent_at)
-        return last + self._settings.sessions.idle_timeout
+        return min(last + sessions.idle_timeout, self._heard_at + sessions.unheard_timeout)
 
     def _listen(self, message: Message, now: float) -> None:
         state = message.get("state")

@@ -9,6 +9,7 @@ Rule 2: a pause is judged only when there is nothing to read: a handler that com
 from __future__ import annotations
 
 import math
+from collections import deque
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
@@ -83,6 +84,7 @@ class Utterances:
         return self._current
 
     async def _next_talk(self, before: Utterance | None) -> Talk:
+        silence: deque[NDArray[np.int16]] = deque(maxlen=_lead_in_frames(self._uplink))
         while True:
             item = await self._uplink.next()
             if isinstance(item, Talk):
@@ -90,8 +92,11 @@ class Utterances:
             if isinstance(item, TalkEnd):
                 before = None
             elif before is not None and before.may_continue_with(item):
-                self._uplink.put_back(item)
+                for frame in (item, *reversed(silence)):
+                    self._uplink.put_back(frame)
                 return before.continuation()
+            else:
+                silence.append(item)
 
 
 class Utterance:
@@ -144,7 +149,7 @@ class Utterance:
             frames.append(frame)
             if self._voice.heard and not voiced:
                 voiced = True
-                del frames[: -1 - int(LEAD_IN * 1000) // self._uplink.frame_ms]
+                del frames[: -1 - _lead_in_frames(self._uplink)]
             elif len(frames) > self._max_frames:
                 del frames[0]  # nothing but silence for so long
         return np.concatenate(frames) if frames else np.empty(0, np.int16)
@@ -184,3 +189,7 @@ class Utterance:
         if self._frames >= self._max_frames:
             return -math.inf
         return self._voice.ends_at() if self.mode == "auto" else math.inf
+
+
+def _lead_in_frames(uplink: Uplink) -> int:
+    return int(LEAD_IN * 1000) // uplink.frame_ms

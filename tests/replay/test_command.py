@@ -121,7 +121,7 @@ def test_without_matplotlib_the_command_that_gets_it_is_named(
     assert call(str(trace)).exit_code == 0
     done = call(str(trace), "--plot", "out.png")
     assert done.exit_code == 2
-    missing = 'matplotlib is missing; pip install "trio-gateway[plot]"'
+    missing = 'matplotlib is missing; install the extra "plot" of trio-gateway'
     assert done.stderr == f"trio-gateway: --plot out.png: {missing}\n"
 
 

@@ -93,11 +93,13 @@ class Hello:
         version: Of the protocol; not judged here, every known one is served alike.
         features: What the device can do, as it came ({"mcp": true, "aec": true, ...}).
         audio: What it will send.
+        message: All of it, with the fields that we do not know.
     """
 
     version: int = _PROTOCOL_VERSION
     features: Message = field(factory=dict)
     audio: AudioParams = DEFAULT_UPLINK
+    message: Message = field(factory=dict, repr=False, eq=False)
 
 
 def parse_hello_untrusted(message: Message) -> Hello:
@@ -112,6 +114,7 @@ def parse_hello_untrusted(message: Message) -> Hello:
         version=version if type(version) is int else _PROTOCOL_VERSION,
         features=features if isinstance(features, dict) else {},
         audio=parse_audio_params_untrusted(message.get("audio_params"), DEFAULT_UPLINK),
+        message=message,
     )
 
 

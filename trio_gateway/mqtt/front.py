@@ -98,7 +98,7 @@ def _check_extra() -> None:
     except (ImportError, AttributeError) as error:  # trio-asyncio 0.16 on 3.14: AttributeError
         raise BrokerUnavailable(
             "an external MQTT broker needs aiomqtt and trio-asyncio: "
-            'pip install "trio-gateway[external]" '
+            'install the extra "external" of trio-gateway '
             f"(trio-asyncio 0.16 does not work on Python 3.14): {error}"
         ) from error
 

@@ -49,7 +49,7 @@ def run(
     """
     if plot is not None and find_spec("matplotlib") is None:
         missing = f"--plot {plot}: matplotlib is missing"
-        raise SettingsError(f'{missing}; pip install "trio-gateway[plot]"')
+        raise SettingsError(f'{missing}; install the extra "plot" of trio-gateway')
     if name == ALL:
         return _compare(settings, cores, plot, as_json=as_json)
     try:

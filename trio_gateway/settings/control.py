@@ -149,7 +149,8 @@ class MqttSettings:
         unit="",
         help="Topic for a device on an external broker: devices/p2p/ and the client id, or the "
         "MAC. auto = the client id for three-part ids, the MAC for two-part ones.",
-        why="What the earlier gateway does. The embedded endpoint subscribes a device to both.",
+        why="What the earlier gateway does. The embedded endpoint needs no choice: it "
+        "sends on the client id's topic to the one connection that has this id.",
     )
     reconnect_min: float = setting(
         1.0,

@@ -59,6 +59,14 @@ class SessionSettings:
         help="A session in which neither side says anything is closed after this.",
         why="The device gives the channel up after 120 s as well.",
     )
+    unheard_timeout: float = setting(
+        900.0,
+        DURATION,
+        unit="s",
+        help="A session whose device says nothing is closed after this, whatever we say to it.",
+        why="Guess: longer than the longest story. A device that lost power is not told apart from "
+        "one that listens.",
+    )
     inbox_messages: int = setting(
         256,
         COUNT,
@@ -167,8 +175,9 @@ class Settings:
         8.0,
         Number(0),
         unit="s",
-        help="From SIGTERM or Ctrl-C until live calls are ended and the program leaves.",
-        why="`docker stop` kills after 10 s; two of them stay for the pool to drain.",
+        help="From SIGTERM or Ctrl-C until the program has left. Live calls get all of it but the "
+        "last second, which is for goodbyes.",
+        why="`docker stop` kills after 10 s.",
     )
     http_listen: Address | None = setting(
         None,
