@@ -23,6 +23,7 @@ LEVELS: dict[int, set[str]] = {
     5: {"gateway"},
     6: {
         "cli",
+        "cli_flags",
         "configuration",
         "demo",
         "demo_summary",

@@ -8,72 +8,21 @@ the command that needs it, so that `--help` answers at once.
 from __future__ import annotations
 
 import errno
-import re
 import socket
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
-from attrs import frozen
 
+from trio_gateway.cli_flags import DEMO_FLAGS, FLAGS, WORKERS, given_flags, load, with_settings
 from trio_gateway.errors import GatewayError, SettingsError
 from trio_gateway.groups import sole_errors
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from trio_gateway.configuration import Loaded
     from trio_gateway.settings import Address, Secret, Settings
 
 __all__ = ["main"]
-
-
-@frozen
-class Flag:
-    """A flag, and the setting that it sets. Its text is checked where all settings are."""
-
-    name: str
-    metavar: str
-    path: str
-    help: str
-
-    @property
-    def parameter(self) -> str:
-        """Click's name for it."""
-        return self.name.removeprefix("--").replace("-", "_")
-
-
-WORKERS: Final = Flag(
-    "--workers", "MIN:MAX", "pool.min_workers, pool.max_workers", "Codec workers, fewest and most."
-)
-FLAGS: Final = (
-    Flag("--mqtt", "URL", "mqtt.url", "External MQTT broker: mqtt://USER:PASSWORD@HOST, mqtts://."),
-    Flag("--mqtt-listen", "HOST:PORT", "mqtt.listen", "Embedded MQTT endpoint; port 0 = any."),
-    Flag("--udp-listen", "HOST:PORT", "udp.listen", "Audio datagrams; port 0 = any."),
-    Flag(
-        "--public-host", "NAME", "udp.public_host", "Host that devices are told to send audio to."
-    ),
-    Flag("--http-listen", "HOST:PORT", "http_listen", "HTTP endpoint (off unless given)."),
-    Flag("--backend", "NAME_OR_URL", "backend", "What answers: echo."),
-    WORKERS,
-    Flag("--worker-kind", "KIND", "pool.kind", "auto, thread or interpreter."),
-    Flag(
-        "--signature-key-file", "FILE", "signature_key_file", "Holds the key of device passwords."
-    ),
-    Flag("--log-level", "LEVEL", "log.level", "debug, info, warning or error."),
-)
-
-DEMO_FLAGS: Final = tuple(  # the demo chooses its addresses, its backend and what it says itself
-    flag
-    for flag in FLAGS
-    if flag.name in {"--http-listen", "--workers", "--worker-kind", "--signature-key-file"}
-)
-
-PROGRAM_DEFAULTS: Final = {
-    # Process-wide, so only where the process is ours. The setting says what it gains.
-    "pool.switch_interval": ("default of the command line", 0.0005),
-}
 
 # What bind() says about an address that is taken, not this machine's, or privileged.
 _CANNOT_LISTEN: Final = {errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES}
@@ -103,55 +52,6 @@ def _complain(text: str, code: int) -> int:
     for line in text.splitlines():
         click.echo(f"trio-gateway: {line}", err=True)
     return code
-
-
-def _with_settings(*flags: Flag) -> Callable[[Callable[..., int]], Callable[..., int]]:
-    """Add --config and flags that set settings."""
-    file = click.Path(path_type=Path)  # its readability is checked with all other settings
-
-    def decorate(command: Callable[..., int]) -> Callable[..., int]:
-        for flag in reversed(flags):
-            command = click.option(flag.name, metavar=flag.metavar, help=flag.help)(command)
-        return click.option("--config", metavar="FILE", type=file, help="TOML file.")(command)
-
-    return decorate
-
-
-def _given(context: click.Context, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Join what stood before the name of a command and after it, which outweighs the former."""
-    before: dict[str, Any] = context.obj or {}
-    meaningless = before.keys() - options.keys()
-    if meaningless:
-        flag = min(meaningless).replace("_", "-")
-        raise click.UsageError(f"--{flag} has no meaning for {context.info_name}")
-    return before | {name: value for name, value in options.items() if value is not None}
-
-
-def _load(context: click.Context, options: Mapping[str, Any]) -> Loaded:
-    from trio_gateway.configuration import load_settings  # noqa: PLC0415  it and what it needs
-
-    given = _given(context, options)
-    config = given.pop("config", None)
-    return load_settings(config, flags=_by_path(given), defaults=PROGRAM_DEFAULTS)
-
-
-def _by_path(texts: Mapping[str, str]) -> dict[str, tuple[str, str]]:
-    """Turn {"mqtt_listen": text} into {"mqtt.listen": ("--mqtt-listen", text)}."""
-    found: dict[str, tuple[str, str]] = {}
-    for flag in FLAGS:
-        text = texts.get(flag.parameter)
-        if text is None:
-            continue
-        if flag is not WORKERS:
-            found[flag.path] = (flag.name, text)
-            continue
-        if not re.fullmatch(r"[0-9]+(:[0-9]+)?", text):
-            allowed = "must be MIN:MAX, or one number for both"
-            raise SettingsError(f"{flag.path} = {text!r} (flag {flag.name}): {allowed}")
-        least, _, most = text.partition(":")
-        found["pool.min_workers"] = (flag.name, least)
-        found["pool.max_workers"] = (flag.name, most or least)
-    return found
 
 
 def _cannot_listen(error: OSError, settings: Settings) -> str | None:
@@ -193,7 +93,7 @@ def _version(context: click.Context, _parameter: click.Parameter, wanted: bool) 
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-@_with_settings(*FLAGS)
+@with_settings(*FLAGS)
 @click.option(
     "--ready-file",
     metavar="PATH",
@@ -229,11 +129,11 @@ def main(
     """
     if context.invoked_subcommand is not None:
         own = {"ready_file": ready_file, "record_trace": record_trace}
-        context.obj = _given(context, {**given, **own})
+        context.obj = given_flags(context, {**given, **own})
         return 0
     if ready_file is not None and not ready_file.parent.is_dir():
         raise click.UsageError(f"--ready-file {str(ready_file)!r}: no such folder")
-    loaded = _load(context, given)
+    loaded = load(context, given)
     import trio  # noqa: PLC0415
 
     from trio_gateway import logs, run  # noqa: PLC0415
@@ -249,7 +149,7 @@ def main(
 
 
 @main.command()
-@_with_settings(*FLAGS)
+@with_settings(*FLAGS)
 @click.option("--markdown", is_flag=True, help="Print docs/settings.md instead.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 @click.pass_context
@@ -261,7 +161,7 @@ def config(context: click.Context, /, *, markdown: bool, as_json: bool, **given:
         flags = [(f"{f.name} {f.metavar}", f.path) for f in FLAGS]
         click.echo(views.as_markdown(flags), nl=False)
         return 0
-    loaded = _load(context, given)
+    loaded = load(context, given)
     if as_json:
         click.echo(views.as_json(loaded))
         return 0
@@ -271,11 +171,11 @@ def config(context: click.Context, /, *, markdown: bool, as_json: bool, **given:
 
 
 @main.command()
-@_with_settings(*DEMO_FLAGS)
+@with_settings(*DEMO_FLAGS)
 @click.pass_context
 def demo(context: click.Context, /, **given: Any) -> int:
     """Run a gateway with simulated devices that talk to it, and check what they hear."""
-    settings = _load(context, given).settings
+    settings = load(context, given).settings
     from trio_gateway import demo as demonstration  # noqa: PLC0415
 
     return demonstration.main(settings)
@@ -378,7 +278,7 @@ def simulate(
 
     The exit code is 1 unless every device heard back what it said.
     """
-    _given(context, {})
+    given_flags(context, {})
     key = None if key_file is None else _key(key_file)
     import trio  # noqa: PLC0415
 
@@ -397,7 +297,7 @@ def simulate(
 
 @main.command()
 @click.argument("trace", metavar="[TRACE]", required=False)
-@_with_settings(WORKERS)
+@with_settings(WORKERS)
 @click.option(
     "--cores",
     metavar="N",
@@ -429,7 +329,7 @@ def replay(
     A file is what --record-trace has written, or CSV or JSON lines of `time`, `rate` and `service`;
     docs/scaling.md has the format. scenario:all compares all scenarios in a table.
     """
-    settings = _load(context, given).settings
+    settings = load(context, given).settings
     from trio_gateway.replay import command  # noqa: PLC0415
 
     if (trace is None) != names:
