@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
+    from wire_device import WireDevice
+
 
 class Program:
     """`python -m trio_gateway`, running."""
@@ -80,39 +82,44 @@ async def test_a_signal_ends_an_idle_gateway_with_exit_code_0(
     assert "every device is let in" in err
 
 
+@asynccontextmanager
+async def open_answer(program: Program, frames: int) -> AsyncIterator[WireDevice]:
+    """A device that has said so many frames and begins to hear them."""
+    async with open_device(program.mqtt, "G@@@aa_bb_cc_dd_ee_ff@@@u") as device:
+        await device.hello()
+        device.listen("start")
+        await device.speak(packets(16000, frames))
+        device.listen("stop")
+        await device.wait_for("tts", state="start")
+        yield device
+
+
 async def test_a_live_call_is_played_to_its_end_before_it_leaves(tmp_path: Path) -> None:
-    spoken = packets(16000, 15)
     with trio.fail_after(15):
-        async with (
-            open_program(tmp_path) as program,
-            open_device(program.mqtt, "G@@@aa_bb_cc_dd_ee_ff@@@u") as device,
-        ):
-            await device.hello()
-            device.listen("start")
-            await device.speak(spoken)
-            device.listen("stop")
-            await device.wait_for("tts", state="start")
+        async with open_program(tmp_path) as program, open_answer(program, 15) as device:
             program.process.send_signal(signal.SIGTERM)
             await device.wait_for("tts", state="stop")
             await device.wait_for("goodbye", session_id=device.session_id)
-            assert len(device.heard) == len(spoken)
+            assert len(device.heard) == 15
             assert await program.process.wait() == 0
 
 
-async def test_the_grace_period_is_the_limit_and_a_second_signal_is_immediate(
-    tmp_path: Path,
+async def test_the_grace_period_is_the_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spoken = packets(16000, 100)
+    monkeypatch.setenv("TRIO_GATEWAY_GRACE", "1")
     with trio.fail_after(15):
-        async with (
-            open_program(tmp_path) as program,
-            open_device(program.mqtt, "G@@@aa_bb_cc_dd_ee_ff@@@u") as device,
-        ):
-            await device.hello()
-            device.listen("start")
-            await device.speak(spoken)
-            device.listen("stop")
-            await device.wait_for("tts", state="start")
+        async with open_program(tmp_path) as program, open_answer(program, 100) as device:
+            started = trio.current_time()
+            program.process.send_signal(signal.SIGTERM)
+            await device.wait_for("goodbye", session_id=device.session_id)
+            assert await program.process.wait() == 0
+            assert trio.current_time() - started < 4, "six seconds of answer were left"
+
+
+async def test_a_second_signal_is_immediate(tmp_path: Path) -> None:
+    with trio.fail_after(15):
+        async with open_program(tmp_path) as program, open_answer(program, 100) as device:
             started = trio.current_time()
             program.process.send_signal(signal.SIGINT)
             await device.first_heard.wait()
