@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from trio_gateway.errors import WorkerFailed
 from trio_gateway.workers import loop
-from trio_gateway.workers.base import Host
+from trio_gateway.workers.base import Runner
 from trio_gateway.workers.codec import Codec
 from trio_gateway.workers.wire import COMPLETION, READY, REQUEST_BYTES, TICKET
 
@@ -26,11 +26,11 @@ __all__ = ["Behaviour", "Trap", "kinds_of", "read_tickets", "report", "work"]
 Behaviour: TypeAlias = "Callable[[Job], None]"
 
 
-def kinds_of(*behaviours: Behaviour) -> Mapping[str, type[Host]]:
+def kinds_of(*behaviours: Behaviour) -> Mapping[str, type[Runner]]:
     """A table of kinds: the first worker does the first of these, and so on; then the last."""
     left = list(behaviours)
 
-    class Odd(Host):
+    class Odd(Runner):
         kind = "thread"
 
         def prepare(self) -> None:

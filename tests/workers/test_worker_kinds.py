@@ -15,7 +15,7 @@ from trio_gateway.errors import WorkerFailed
 from trio_gateway.workers import loop
 from trio_gateway.workers.base import Job
 from trio_gateway.workers.codec import DECODE, ENCODE, STOP
-from trio_gateway.workers.interpreter import InterpreterHost, interpreters_work
+from trio_gateway.workers.interpreter import InterpreterRunner, interpreters_work
 from trio_gateway.workers.opus import (
     OpusState,
     decoder_state,
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from trio_gateway.workers.base import Host
+    from trio_gateway.workers.base import Runner
 
 LIBRARY = library_path()
 PACKETS = packets(16000, 6)
@@ -39,18 +39,18 @@ AVAILABLE = [name for name in KINDS if name != "interpreter" or interpreters_wor
 
 
 @pytest.fixture(params=AVAILABLE)
-def host(request: pytest.FixtureRequest) -> Iterator[Host]:
+def runner(request: pytest.FixtureRequest) -> Iterator[Runner]:
     with nothing_left():
-        host = KINDS[request.param]()
-        host.prepare()
-        yield host
-        host.close()
+        runner = KINDS[request.param]()
+        runner.prepare()
+        yield runner
+        runner.close()
 
 
 class Run:
-    """One run of a host, with the test in the place of the Trio thread."""
+    """One run of a runner, with the test in the place of the Trio thread."""
 
-    def __init__(self, host: Host, library: str = LIBRARY) -> None:
+    def __init__(self, runner: Runner, library: str = LIBRARY) -> None:
         self.slab = Slab(8)
         self.failure: str | None = None
         self.lent: list[OpusState] = []
@@ -60,12 +60,12 @@ class Run:
             self.request_read, self.reply_write, self.slab.address, SLOT_BYTES,
             MAX_PACKET_BYTES, library,
         )  # fmt: skip
-        self._thread = threading.Thread(target=self._run, args=(host, job))
+        self._thread = threading.Thread(target=self._run, args=(runner, job))
         self._thread.start()
 
-    def _run(self, host: Host, job: Job) -> None:
+    def _run(self, runner: Runner, job: Job) -> None:
         try:
-            host.run(job)
+            runner.run(job)
         except WorkerFailed as error:
             self.failure = str(error)
         os.close(self.reply_write)
@@ -98,8 +98,8 @@ class Run:
 
 
 @contextmanager
-def running(host: Host, library: str = LIBRARY) -> Iterator[Run]:
-    run = Run(host, library)
+def running(runner: Runner, library: str = LIBRARY) -> Iterator[Run]:
+    run = Run(runner, library)
     try:
         yield run
     finally:
@@ -110,43 +110,43 @@ def new_state() -> OpusState:
     return decoder_state(load_codec(LIBRARY), 16000)
 
 
-def replant(host: Host, source: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Define another `loop.run` in the place where the host runs it."""
-    if isinstance(host, InterpreterHost):
-        host._exec(source + "\nloop.run = run")
+def replant(runner: Runner, source: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Define another `loop.run` in the place where the runner runs it."""
+    if isinstance(runner, InterpreterRunner):
+        runner._exec(source + "\nloop.run = run")
     else:
         names: dict[str, object] = {}
         exec(source, names)  # noqa: S102  the same source for every kind
         monkeypatch.setattr(loop, "run", names["run"])
 
 
-def test_ready_comes_first_and_end_of_file_ends_it(host: Host) -> None:
-    with running(host) as run:
+def test_ready_comes_first_and_end_of_file_ends_it(runner: Runner) -> None:
+    with running(runner) as run:
         assert run.read() == (READY, 0)
     assert run.failure is None
 
 
-def test_stop_ends_it_while_the_pipe_is_open(host: Host) -> None:
+def test_stop_ends_it_while_the_pipe_is_open(runner: Runner) -> None:
     state = new_state()
-    with running(host) as run:
+    with running(runner) as run:
         run.write(run.ticket(0, state) + TICKET.pack(0, 0, 0, 0, 0, STOP) + run.ticket(1, state))
         assert [run.read(), run.read()] == [(READY, 0), (0, 960)]
         assert run.end_of_replies(), "what stands behind STOP is not done"
         assert run.failure is None
 
 
-def test_what_was_given_before_the_end_is_finished(host: Host) -> None:
+def test_what_was_given_before_the_end_is_finished(runner: Runner) -> None:
     states = [new_state() for _ in range(4)]
-    with running(host) as run:
+    with running(runner) as run:
         run.write(b"".join(run.ticket(number, state) for number, state in enumerate(states)))
     assert run.failure is None
     expected = ReferenceDecoder(16000).decode(PACKETS[0]).tolist()
     assert all(run.slab.pcm(slot, 960).tolist() == expected for slot in range(4))
 
 
-def test_the_pcm_is_that_of_one_decoder_on_one_thread(host: Host) -> None:
+def test_the_pcm_is_that_of_one_decoder_on_one_thread(runner: Runner) -> None:
     state, reference = new_state(), ReferenceDecoder(16000)
-    with running(host) as run:
+    with running(runner) as run:
         run.write(b"".join(run.ticket(n, state, packet) for n, packet in enumerate(PACKETS)))
         assert run.read() == (READY, 0)
         for number, packet in enumerate(PACKETS):
@@ -154,9 +154,9 @@ def test_the_pcm_is_that_of_one_decoder_on_one_thread(host: Host) -> None:
             assert run.slab.pcm(number, 960).tolist() == reference.decode(packet).tolist()
 
 
-def test_tickets_may_come_in_pieces(host: Host) -> None:
+def test_tickets_may_come_in_pieces(runner: Runner) -> None:
     state = new_state()
-    with running(host) as run:
+    with running(runner) as run:
         assert run.read() == (READY, 0)
         data = b"".join(run.ticket(number, state) for number in range(3))
         for start in range(0, len(data), 7):
@@ -164,24 +164,24 @@ def test_tickets_may_come_in_pieces(host: Host) -> None:
         assert [run.read() for _ in range(3)] == [(0, 960), (1, 960), (2, 960)]
 
 
-def test_half_a_ticket_before_the_end_is_not_done(host: Host) -> None:
-    with running(host) as run:
+def test_half_a_ticket_before_the_end_is_not_done(runner: Runner) -> None:
+    with running(runner) as run:
         run.write(run.ticket(0, new_state())[:-1])
     assert run.failure is None
     assert not run.slab.pcm(0, 960).any()
 
 
-def test_an_error_of_libopus_is_a_result(host: Host) -> None:
+def test_an_error_of_libopus_is_a_result(runner: Runner) -> None:
     state = new_state()
-    with running(host) as run:
+    with running(runner) as run:
         assert run.read() == (READY, 0)
         run.write(run.ticket(0, state, b"\xff\xff\xff") + run.ticket(1, state))
         assert [run.read(), run.read()] == [(0, -4), (1, 960)]
 
 
-def test_results_of_a_long_batch_come_while_it_lasts(host: Host) -> None:
+def test_results_of_a_long_batch_come_while_it_lasts(runner: Runner) -> None:
     states = [encoder_state(load_codec(LIBRARY), 24000, complexity=10, bitrate=None)] * 40
-    with running(host) as run:
+    with running(runner) as run:
         assert run.read() == (READY, 0)
         run.lent += states
         run.slab.put_pcm(0, frames(24000, 20)[-1])
@@ -199,8 +199,8 @@ def test_results_of_a_long_batch_come_while_it_lasts(host: Host) -> None:
         assert reads > 2, "40 encodes take 10 ms and more, and results wait 1 ms"
 
 
-def test_without_libopus_it_fails_before_it_is_ready(host: Host) -> None:
-    with running(host, "/nonexistent/libopus.so") as run:
+def test_without_libopus_it_fails_before_it_is_ready(runner: Runner) -> None:
+    with running(runner, "/nonexistent/libopus.so") as run:
         assert run.end_of_replies()
     assert run.failure is not None
     assert "nonexistent" in run.failure
@@ -209,8 +209,8 @@ def test_without_libopus_it_fails_before_it_is_ready(host: Host) -> None:
 @pytest.mark.parametrize(
     "library", ["/nonexistent/\0", "/nonexistent/\udc80", "/nonexistent/\N{SNOWMAN}"]
 )
-def test_a_path_that_cannot_be_printed_is_reported_in_ascii(host: Host, library: str) -> None:
-    with running(host, library) as run:
+def test_a_path_that_cannot_be_printed_is_reported_in_ascii(runner: Runner, library: str) -> None:
+    with running(runner, library) as run:
         assert run.end_of_replies()
     assert run.failure is not None
     assert run.failure.isascii()
@@ -235,23 +235,23 @@ HOSTILE = {
 
 @pytest.mark.parametrize("source", HOSTILE.values(), ids=HOSTILE)
 def test_whatever_is_raised_inside_comes_out_as_ascii(
-    host: Host, source: str, monkeypatch: pytest.MonkeyPatch
+    runner: Runner, source: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    replant(host, source, monkeypatch)
-    with running(host) as run:
+    replant(runner, source, monkeypatch)
+    with running(runner) as run:
         assert run.end_of_replies()
     assert run.failure
     assert run.failure.isascii()
     assert "\0" not in run.failure
 
 
-def test_a_host_is_used_again_also_after_a_failure(host: Host) -> None:
+def test_a_runner_is_used_again_also_after_a_failure(runner: Runner) -> None:
     reference, state = ReferenceDecoder(16000), new_state()
     before = interpreters()
     for number, packet in enumerate(PACKETS[:3]):
-        with running(host, "/nonexistent") as run:
+        with running(runner, "/nonexistent") as run:
             assert run.end_of_replies()
-        with running(host) as run:
+        with running(runner) as run:
             assert run.read() == (READY, 0)
             run.write(run.ticket(number, state, packet))
             assert run.read() == (number, 960)
@@ -259,8 +259,8 @@ def test_a_host_is_used_again_also_after_a_failure(host: Host) -> None:
     assert interpreters() == before
 
 
-def test_what_was_finished_before_the_trio_side_went_away_is_no_crash(host: Host) -> None:
-    run = Run(host)
+def test_what_was_finished_before_the_trio_side_went_away_is_no_crash(runner: Runner) -> None:
+    run = Run(runner)
     assert run.read() == (READY, 0)
     os.close(run.replies)
     run.write(run.ticket(0, new_state()))
@@ -280,10 +280,10 @@ def test_an_interpreter_that_cannot_load_the_loop_is_taken_down(
     here = str(package / "workers" / "interpreter.py")
     monkeypatch.setattr("trio_gateway.workers.interpreter.__file__", here)
     with nothing_left(), pytest.raises(WorkerFailed, match=r"ImportError.*broken"):
-        InterpreterHost().prepare()
+        InterpreterRunner().prepare()
 
 
 @pytest.mark.skipif(interpreters_work(), reason="this Python has interpreters")
 def test_without_interpreters_the_error_says_so() -> None:
     with pytest.raises(WorkerFailed, match="no interpreters"):
-        InterpreterHost().prepare()
+        InterpreterRunner().prepare()

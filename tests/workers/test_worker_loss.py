@@ -17,7 +17,7 @@ from opus_reference import ReferenceDecoder, ReferenceEncoder, frames, packets
 
 from trio_gateway.errors import PoolClosed, WorkerFailed
 from trio_gateway.settings import PoolSettings
-from trio_gateway.workers import crew
+from trio_gateway.workers import supervisor
 from trio_gateway.workers.pool import open_worker_pool
 
 if TYPE_CHECKING:
@@ -180,7 +180,7 @@ async def test_a_worker_that_hangs_is_given_up_when_it_is_to_drain() -> None:
             other = Listener(pool)
             other.submit(*PACKETS[:3])
             assert await other.pcm() == decoded([*PACKETS[:3]]), "the hanging one has room, too"
-            pool._crew.workers[0].retire()
+            pool._supervisor.workers[0].retire()
             assert await victim.pcm() == decoded([None, PACKETS[1]])
             await poll(lambda: [w.state for w in pool.statistics().workers] == ["ready"] * 2)
             assert pool.statistics().deaths == 1
@@ -225,7 +225,7 @@ async def test_a_worker_that_goes_on_after_it_was_given_up_hurts_nobody() -> Non
         async with open_worker_pool(SETTINGS, kinds=kinds_of(hang, work)) as pool:
             listener = Listener(pool)
             listener.submit(PACKETS[0])
-            pool._crew.workers[0].retire()
+            pool._supervisor.workers[0].retire()
             await poll(lambda: pool.statistics().deaths == 1)
             listener.submit(*PACKETS[1:])
             release.set()  # now it decodes what it was given, into memory that nobody reads
@@ -239,7 +239,7 @@ async def test_a_worker_that_goes_on_after_it_was_given_up_hurts_nobody() -> Non
 async def test_whoever_dies_while_the_pool_shrinks_there_is_a_worker_afterwards(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(crew, "RETRY", 0.01)
+    monkeypatch.setattr(supervisor, "RETRY", 0.01)
     settings = PoolSettings(kind="thread", min_workers=1, max_workers=4)
     leave = [threading.Event() for _ in range(4)]
 
@@ -290,7 +290,7 @@ async def test_workers_that_die_together_are_replaced_once_each() -> None:
 async def test_a_worker_that_cannot_be_replaced_is_tried_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(crew, "RETRY", 0.01)
+    monkeypatch.setattr(supervisor, "RETRY", 0.01)
 
     def fail(_: Job) -> None:
         raise OSError("no libopus today")
@@ -306,7 +306,7 @@ async def test_a_worker_that_cannot_be_replaced_is_tried_again(
 async def test_workers_that_die_idle_are_not_replaced_in_a_frenzy(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(crew, "RETRY", 0.05)
+    monkeypatch.setattr(supervisor, "RETRY", 0.05)
     async with open_worker_pool(SETTINGS, kinds=kinds_of(report)) as pool:
         started = trio.current_time()
         await poll(lambda: pool.statistics().deaths >= 3)
@@ -357,7 +357,7 @@ async def test_tickets_that_a_full_pipe_did_not_take_are_not_lost(drained: bool)
     settings = PoolSettings(kind="thread", min_workers=1, max_workers=2, in_flight=256)
     try:
         async with open_worker_pool(settings, kinds=kinds_of(trap, work)) as pool:
-            (worker,) = pool._crew.workers
+            (worker,) = pool._supervisor.workers
             fcntl.fcntl(worker._request_write, fcntl.F_SETPIPE_SZ, 4096)
             first = Listener(pool)
             first.submit(TRAP)

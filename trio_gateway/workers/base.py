@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from attrs import frozen
 
-__all__ = ["Host", "Job"]
+__all__ = ["Job", "Runner"]
 
 
 @frozen
@@ -26,7 +26,7 @@ class Job:
     library: str
 
 
-class Host(ABC):
+class Runner(ABC):
     """A place to run the loop. All its methods block, each is called in a thread of its own."""
 
     kind: ClassVar[str]

@@ -7,7 +7,7 @@ the one that knows either. What it must not do, and why:
   or whose `__str__` fails, crashes the process (3.13.0 to 3.15.2). The scripts below keep the text
   as ASCII and raise one of their own.
 - Destroy an interpreter that is running, or leave one running when the process ends.
-- Destroy one for every scale-down: 3.13 leaks 3 MB each time. The crew parks drained hosts.
+- Destroy one for every scale-down: 3.13 leaks 3 MB each time. The supervisor parks drained runners.
 - Leave a thread state behind: `exec` enters and leaves in one call, so Trio may reuse the thread.
 """
 
@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING, Any
 from attrs import astuple
 
 from trio_gateway.errors import WorkerFailed
-from trio_gateway.workers.base import Host
+from trio_gateway.workers.base import Runner
 from trio_gateway.workers.loop import describe
 
 if TYPE_CHECKING:
     from trio_gateway.workers.base import Job
 
-__all__ = ["InterpreterHost", "interpreters_work"]
+__all__ = ["InterpreterRunner", "interpreters_work"]
 
 # sys.path changes are not inherited, so the interpreter is told where this package lies. As ASCII:
 # a path may hold what no encoding of a script can.
@@ -60,7 +60,7 @@ def interpreters_work() -> bool:
     return gil is not None and gil() and _adapter() is not None
 
 
-class InterpreterHost(Host):
+class InterpreterRunner(Runner):
     """An isolated interpreter, entered by the calling thread for the length of a call."""
 
     kind = "interpreter"

@@ -17,28 +17,28 @@ from trio.lowlevel import enable_ki_protection
 from trio_gateway.errors import PoolClosed, WorkerFailed
 from trio_gateway.groups import sole_errors
 from trio_gateway.settings import PoolSettings
-from trio_gateway.workers.crew import Crew
 from trio_gateway.workers.dispatch import Dispatcher
-from trio_gateway.workers.interpreter import InterpreterHost
+from trio_gateway.workers.interpreter import InterpreterRunner
 from trio_gateway.workers.opus import decoder_state, encoder_state, library_path, load_codec
 from trio_gateway.workers.slab import MAX_PACKET_BYTES, Slab
 from trio_gateway.workers.statistics import PoolStatistics
 from trio_gateway.workers.stream import Decoder, Encoder
-from trio_gateway.workers.thread import ThreadHost
+from trio_gateway.workers.supervisor import Supervisor
+from trio_gateway.workers.thread import ThreadRunner
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
     from contextlib import AbstractContextManager
     from types import TracebackType
 
-    from trio_gateway.workers.base import Host
+    from trio_gateway.workers.base import Runner
     from trio_gateway.workers.stream import Stream
 
 __all__ = ["KINDS", "WorkerPool", "open_worker_pool"]
 
-KINDS: Mapping[str, type[Host]] = {
-    "thread": ThreadHost,
-    "interpreter": InterpreterHost,
+KINDS: Mapping[str, type[Runner]] = {
+    "thread": ThreadRunner,
+    "interpreter": InterpreterRunner,
 }
 
 # With its 16-byte header, UDP and IP it stays below the 1,500 bytes of an Ethernet frame.
@@ -49,7 +49,7 @@ def open_worker_pool(
     settings: PoolSettings | None = None,
     *,
     window: float = 10.0,
-    kinds: Mapping[str, type[Host]] = KINDS,
+    kinds: Mapping[str, type[Runner]] = KINDS,
 ) -> AbstractAsyncContextManager[WorkerPool]:
     """A pool with `settings.min_workers` workers, ready.
 
@@ -70,13 +70,13 @@ def open_worker_pool(
 
 @asynccontextmanager
 async def _open(
-    settings: PoolSettings, kinds: Mapping[str, type[Host]], window: float
+    settings: PoolSettings, kinds: Mapping[str, type[Runner]], window: float
 ) -> AsyncIterator[WorkerPool]:
     pool = WorkerPool(settings, kinds, window)
     with sole_errors():
         async with trio.open_nursery() as nursery:
             try:
-                await pool._crew.open(nursery)  # noqa: SLF001  the first half of this function
+                await pool._supervisor.open(nursery)  # noqa: SLF001  the first half of this function
                 yield pool
             finally:
                 await pool._close()  # noqa: SLF001  the other half
@@ -114,7 +114,7 @@ class WorkerPool:
     """
 
     def __init__(
-        self, settings: PoolSettings, kinds: Mapping[str, type[Host]], window: float
+        self, settings: PoolSettings, kinds: Mapping[str, type[Runner]], window: float
     ) -> None:
         self.library = library_path(settings.libopus)
         try:
@@ -126,13 +126,13 @@ class WorkerPool:
         self._dispatcher = Dispatcher(
             self._slab, deadline=settings.deadline, window=window, clock=trio.current_time
         )
-        self._crew = Crew(settings, kinds, self._dispatcher, self._slab, self.library)
+        self._supervisor = Supervisor(settings, kinds, self._dispatcher, self._slab, self.library)
         self._streams: set[Stream] = set()
 
     @property
     def kind(self) -> str:
         """The kind of its workers."""
-        return self._crew.kind
+        return self._supervisor.kind
 
     def decoder(self, rate: int = 16000) -> Decoder:
         """A new Opus decoder, mono, at `rate` Hz (8000, 12000, 16000, 24000 or 48000)."""
@@ -201,7 +201,7 @@ class WorkerPool:
         """
         if not 1 <= workers <= self._settings.max_workers:
             raise ValueError(f"{workers} workers; 1 to {self._settings.max_workers} are allowed")
-        await self._crew.resize(workers)
+        await self._supervisor.resize(workers)
 
     def statistics(self) -> PoolStatistics:
         """The pool's numbers at this moment."""
@@ -209,9 +209,9 @@ class WorkerPool:
         counters = self._dispatcher.counters
         counters.until(now)
         return PoolStatistics(
-            kind=self._crew.kind,
-            workers=tuple(worker.statistics() for worker in self._crew.workers),
-            target=self._crew.target,
+            kind=self._supervisor.kind,
+            workers=tuple(worker.statistics() for worker in self._supervisor.workers),
+            target=self._supervisor.target,
             streams=len(self._streams),
             waiting=counters.waiting,
             in_flight=counters.in_flight,
@@ -222,7 +222,7 @@ class WorkerPool:
             failed=counters.failed,
             dropped=counters.dropped,
             late=counters.late,
-            deaths=self._crew.deaths,
+            deaths=self._supervisor.deaths,
             latency=counters.latency.summary(now),
             codec=counters.codec.summary(now),
             busy_s=counters.busy_s,
@@ -233,11 +233,11 @@ class WorkerPool:
         )
 
     def _check_open(self) -> None:
-        if self._crew.closing:
+        if self._supervisor.closing:
             raise PoolClosed("the pool is closed")
 
     async def _close(self) -> None:
-        self._crew.closing = True
+        self._supervisor.closing = True
         for stream in list(self._streams):
             stream.shut(lambda: PoolClosed("the pool is closing"))
-        await self._crew.close()
+        await self._supervisor.close()

@@ -8,15 +8,15 @@ from attrs import astuple
 
 from trio_gateway.errors import WorkerFailed
 from trio_gateway.workers import loop
-from trio_gateway.workers.base import Host
+from trio_gateway.workers.base import Runner
 
 if TYPE_CHECKING:
     from trio_gateway.workers.base import Job
 
-__all__ = ["ThreadHost"]
+__all__ = ["ThreadRunner"]
 
 
-class ThreadHost(Host):
+class ThreadRunner(Runner):
     """The calling thread itself."""
 
     kind = "thread"

@@ -31,7 +31,7 @@ from trio_gateway.workers.statistics import WorkerStatistics
 from trio_gateway.workers.wire import REQUEST_BYTES, TICKET
 
 if TYPE_CHECKING:
-    from trio_gateway.workers.base import Host
+    from trio_gateway.workers.base import Runner
     from trio_gateway.workers.dispatch import Dispatcher
     from trio_gateway.workers.statistics import WorkerState
 
@@ -49,7 +49,7 @@ class Worker:
 
     Args:
         name: For logs, statistics and the thread's name.
-        host: Where the loop runs. Prepared; the worker runs it once.
+        runner: Where the loop runs. Prepared; the worker runs it once.
         dispatcher: Gives it frames.
         capacity: Tickets it may hold.
         slab: Address of slot 0.
@@ -68,7 +68,7 @@ class Worker:
     def __init__(
         self,
         name: str,
-        host: Host,
+        runner: Runner,
         dispatcher: Dispatcher,
         *,
         capacity: int,
@@ -77,7 +77,7 @@ class Worker:
         drain_timeout: float,
     ) -> None:
         self.name = name
-        self.host = host
+        self.runner = runner
         self.lane = Lane(name, capacity, self._write)
         self.retiring = False
         self.failure: str | None = None
@@ -110,7 +110,7 @@ class Worker:
         state: WorkerState = "ready" if self.lane.ready else "starting"
         return WorkerStatistics(
             name=self.name,
-            kind=self.host.kind,
+            kind=self.runner.kind,
             state="draining" if self.lane.closed else state,
             in_flight=len(self.lane.held),
             frames=self.lane.frames,
@@ -157,7 +157,7 @@ class Worker:
             with self._life:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._hear, task_status)
-                    await self._run_host()
+                    await self._run_loop()
                     # Not at end-of-file: a process that somebody forked may hold the pipe open.
                     nursery.cancel_scope.cancel()
         finally:
@@ -167,7 +167,7 @@ class Worker:
             self._stop_listening()
             self._ended.set()
 
-    async def _run_host(self) -> None:
+    async def _run_loop(self) -> None:
         try:
             await trio.to_thread.run_sync(
                 self._thread,
@@ -187,7 +187,7 @@ class Worker:
     def _thread(self) -> None:
         if self._far_ends_taken.acquire(blocking=False):
             try:
-                self.host.run(self._job)
+                self.runner.run(self._job)
             finally:
                 self._close_far_ends()
 

@@ -18,10 +18,10 @@ from opus_reference import packets
 
 from trio_gateway.errors import PoolClosed, WorkerFailed
 from trio_gateway.settings import PoolSettings
-from trio_gateway.workers import crew, worker
+from trio_gateway.workers import supervisor, worker
 from trio_gateway.workers.interpreter import interpreters_work
 from trio_gateway.workers.pool import open_worker_pool
-from trio_gateway.workers.thread import ThreadHost
+from trio_gateway.workers.thread import ThreadRunner
 from trio_gateway.workers.wire import TICKET
 
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ async def test_a_worker_that_says_nothing_is_not_waited_for_for_ever(
 async def test_without_descriptors_there_is_no_worker_and_no_harm(settings: PoolSettings) -> None:
     async with open_worker_pool(settings) as pool:
         await pool.resize(4)
-        await pool.resize(2)  # the hosts of the next two are there
+        await pool.resize(2)  # the runners of the next two are there
         for free in (0, 1, 2, 3):
             with free_descriptors(free), pytest.raises(WorkerFailed, match="Too many open files"):
                 await pool.resize(4)
@@ -172,7 +172,7 @@ async def test_without_threads_there_is_no_worker_and_no_harm(
     async with open_worker_pool(one_thread()) as pool:
         await pool.resize(2)
         await pool.resize(1)
-        for number in (2, 3):  # one host is there, the next would have to be made
+        for number in (2, 3):  # one runner is there, the next would have to be made
             with monkeypatch.context() as patched:
                 patched.setattr("trio._threads.start_thread_soon", refuse)
                 with pytest.raises(WorkerFailed, match="can't start new thread"):
@@ -185,7 +185,7 @@ async def test_where_interpreters_do_not_start_auto_takes_threads(
 ) -> None:
     closed: list[str] = []
 
-    class Broken(ThreadHost):
+    class Broken(ThreadRunner):
         kind = "interpreter"
 
         def run(self, _: Job) -> None:
@@ -194,8 +194,8 @@ async def test_where_interpreters_do_not_start_auto_takes_threads(
         def close(self) -> None:
             closed.append(self.kind)
 
-    monkeypatch.setattr(crew, "interpreters_work", lambda: True)
-    kinds = {"interpreter": Broken, "thread": ThreadHost}
+    monkeypatch.setattr(supervisor, "interpreters_work", lambda: True)
+    kinds = {"interpreter": Broken, "thread": ThreadRunner}
     async with open_worker_pool(PoolSettings(kind="auto", min_workers=2), kinds=kinds) as pool:
         assert closed == ["interpreter"]
         assert pool.kind == pool.statistics().kind == "thread"
@@ -213,8 +213,8 @@ def settings_for(kind: str) -> PoolSettings:
     return settings
 
 
-async def test_a_host_that_cannot_be_made_or_taken_down_is_an_error_not_a_crash() -> None:
-    class Stubborn(ThreadHost):
+async def test_a_runner_that_cannot_be_made_or_taken_down_is_an_error_not_a_crash() -> None:
+    class Stubborn(ThreadRunner):
         made = 0
 
         def prepare(self) -> None:
@@ -266,23 +266,23 @@ async def test_a_draining_worker_is_not_one_of_those_asked_for() -> None:
 
 async def test_a_start_that_is_under_way_when_the_pool_is_left_comes_to_its_end() -> None:
     go_on = threading.Event()
-    hosts: list[str] = []
+    runners: list[str] = []
 
-    class Slow(ThreadHost):
+    class Slow(ThreadRunner):
         def prepare(self) -> None:
-            if hosts:
+            if runners:
                 go_on.wait()
-            hosts.append("made")
+            runners.append("made")
 
         def close(self) -> None:
-            hosts.append("closed")
+            runners.append("closed")
 
     kinds = {"thread": Slow}
     async with trio.open_nursery() as nursery, open_worker_pool(one_thread(), kinds=kinds) as pool:
         nursery.start_soon(expect_pool_closed, pool)
         await trio.testing.wait_all_tasks_blocked()
         nursery.start_soon(when_closing, pool, go_on)
-    assert hosts == ["made", "made", "closed", "closed"]
+    assert runners == ["made", "made", "closed", "closed"]
 
 
 async def expect_pool_closed(pool: WorkerPool) -> None:
@@ -291,7 +291,7 @@ async def expect_pool_closed(pool: WorkerPool) -> None:
 
 
 async def when_closing(pool: WorkerPool, event: threading.Event) -> None:
-    while pool._crew.workers:
+    while pool._supervisor.workers:
         await trio.lowlevel.checkpoint()
     await trio.testing.wait_all_tasks_blocked()
     event.set()
@@ -300,7 +300,7 @@ async def when_closing(pool: WorkerPool, event: threading.Event) -> None:
 async def test_nobody_waits_for_the_next_try_when_the_pool_is_left(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(crew, "RETRY", 600.0)
+    monkeypatch.setattr(supervisor, "RETRY", 600.0)
     with trio.fail_after(5):
         async with open_worker_pool(one_thread(), kinds=kinds_of(report)) as pool:
             while not pool.statistics().deaths:
@@ -318,7 +318,7 @@ async def test_stop_is_written_unless_half_a_ticket_is_before_it(torn: bool) -> 
             got.append(data)
 
     async with open_worker_pool(one_thread(), kinds=kinds_of(record)) as pool:
-        (only,) = pool._crew.workers
+        (only,) = pool._supervisor.workers
         assert only._scope.deadline == inf, "the time to start in is over"
         if torn:
             write = only.lane._write

@@ -4,8 +4,8 @@ Rule 1: workers start one at a time, under a lock. Interpreters have to, on a CP
 when one of them imports ctypes at the wrong moment (codec.py, rule 2). And so nobody starts one
 that somebody else has just started.
 Rule 2: `target` is what there should be. A worker that dies is replaced while there are fewer.
-Rule 3: the host of a worker that has ended is parked and used again. That of a worker that hangs is
-lost, with all that it was lent.
+Rule 3: the runner of a worker that has ended is parked and used again. That of a worker that hangs
+is lost, with all that it was lent.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from trio_gateway.settings import PoolSettings
-    from trio_gateway.workers.base import Host
+    from trio_gateway.workers.base import Runner
     from trio_gateway.workers.dispatch import Dispatcher
     from trio_gateway.workers.slab import Slab
 
-__all__ = ["Crew"]
+__all__ = ["Supervisor"]
 
 log = structlog.get_logger(__name__)
 
@@ -42,7 +42,7 @@ RETRY = 1.0
 _ABANDONED: list[object] = []
 
 
-class Crew:
+class Supervisor:
     """The workers of a pool.
 
     Args:
@@ -62,7 +62,7 @@ class Crew:
     def __init__(
         self,
         settings: PoolSettings,
-        kinds: Mapping[str, type[Host]],
+        kinds: Mapping[str, type[Runner]],
         dispatcher: Dispatcher,
         slab: Slab,
         library: str,
@@ -79,7 +79,7 @@ class Crew:
         self._dispatcher = dispatcher
         self._slab = slab
         self._library = library
-        self._parked: list[Host] = []
+        self._parked: list[Runner] = []
         self._names = count(1)
         self._nursery: trio.Nursery
         self._starting = trio.Lock()
@@ -99,7 +99,7 @@ class Crew:
                 raise
             log.warning("interpreters do not start here, taking threads", why=str(error))
             self.target = 0
-            await self._dismiss()
+            await self._end_all()
             self.kind = "thread"
             await self.resize(self._settings.min_workers)
 
@@ -127,9 +127,9 @@ class Crew:
 
     @enable_ki_protection
     async def close(self) -> None:
-        """Retire all and take down their hosts.
+        """Retire all and take down their runners.
 
-        Shielded. Workers have the drain timeout, and hosts the same again; what is left then is
+        Shielded. Workers have the drain timeout, and runners the same again; what is left then is
         lost, and said to be.
         """
         self.closing = True
@@ -139,9 +139,9 @@ class Crew:
         patience = 2 * self._settings.drain_timeout
         with trio.CancelScope(shield=True, deadline=trio.current_time() + patience) as scope:
             async with self._starting:  # a start that is under way ends here, one way or another
-                await self._dismiss()
+                await self._end_all()
         if scope.cancelled_caught:
-            log.error("workers left behind", workers=len(self.workers), hosts=len(self._parked))
+            log.error("workers left behind", workers=len(self.workers), runners=len(self._parked))
 
     def _active(self) -> list[Worker]:
         return [worker for worker in self.workers if not worker.lane.closed]
@@ -154,36 +154,36 @@ class Crew:
     async def _grow(self) -> None:
         async with self._starting:
             for _ in range(self.target - len(self._active())):
-                host = self._parked.pop() if self._parked else await self._make_host()
-                await self._nursery.start(self._employ, host)
+                runner = self._parked.pop() if self._parked else await self._make_runner()
+                await self._nursery.start(self._supervise, runner)
 
-    async def _make_host(self) -> Host:
-        host = self._kinds[self.kind]()
+    async def _make_runner(self) -> Runner:
+        runner = self._kinds[self.kind]()
         try:
             # Not to be cancelled: an interpreter that is abandoned crashes the process at its end.
-            await trio.to_thread.run_sync(host.prepare, limiter=trio.CapacityLimiter(1))
+            await trio.to_thread.run_sync(runner.prepare, limiter=trio.CapacityLimiter(1))
         except WorkerFailed:
             raise
         except Exception as error:  # no thread, no memory, no descriptors
             raise WorkerFailed(describe(error)) from error
-        return host
+        return runner
 
     @enable_ki_protection
-    async def _employ(
-        self, host: Host, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    async def _supervise(
+        self, runner: Runner, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
         """Run a worker from start to end."""
         worker = None
         try:
             self._check_open()
-            worker = self._hire(host)
+            worker = self._make_worker(runner)
             self.workers.append(worker)
             await worker.run(task_status=task_status)
         finally:
             if worker is not None and worker.abandoned:
                 _ABANDONED.append((worker, self._slab))
             else:
-                self._parked.append(host)
+                self._parked.append(runner)
             if worker is not None:
                 self.workers.remove(worker)
                 worker.gone.set()
@@ -192,11 +192,11 @@ class Crew:
             log.error("worker died", worker=worker.name, why=worker.failure, hangs=worker.abandoned)
             self._nursery.start_soon(self._replace, 0.0 if worker.lane.handed else RETRY)
 
-    def _hire(self, host: Host) -> Worker:
+    def _make_worker(self, runner: Runner) -> Worker:
         try:
             return Worker(
-                f"{host.kind}-{next(self._names)}",
-                host,
+                f"{runner.kind}-{next(self._names)}",
+                runner,
                 self._dispatcher,
                 capacity=self._settings.in_flight,
                 slab=self._slab.address,
@@ -219,14 +219,14 @@ class Crew:
             else:
                 return
 
-    async def _dismiss(self) -> None:
-        """Wait until all workers are gone, then take down their hosts."""
+    async def _end_all(self) -> None:
+        """Wait until all workers are gone, then take down their runners."""
         while self.workers:
             self.workers[0].retire()
             await self.workers[0].gone.wait()
         while self._parked:
-            host = self._parked.pop()
+            runner = self._parked.pop()
             try:
-                await trio.to_thread.run_sync(host.close, limiter=trio.CapacityLimiter(1))
+                await trio.to_thread.run_sync(runner.close, limiter=trio.CapacityLimiter(1))
             except WorkerFailed as error:
-                log.warning("worker host not taken down", kind=host.kind, why=str(error))
+                log.warning("runner not taken down", kind=runner.kind, why=str(error))
