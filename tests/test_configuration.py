@@ -51,18 +51,18 @@ def test_nothing_given_gives_the_defaults() -> None:
 
 
 def test_each_layer_outweighs_the_ones_before(write: Write) -> None:
-    file = write("[pool]\nmin_workers = 3\nmax_workers = 10\nin_flight = 5\nslots = 2000")
+    file = write("[pool]\nmin_workers = 3\nmax_workers = 10\nin_flight = 0.5\nslots = 2000")
     loaded = load_settings(
         file,
         defaults={"pool.min_workers": ("here", 1), "pool.deadline": ("here", 0.2)},
         environ={
             "TRIO_GATEWAY_POOL_MAX_WORKERS": "11",
-            "TRIO_GATEWAY_POOL_IN_FLIGHT": "6",
+            "TRIO_GATEWAY_POOL_IN_FLIGHT": "0.6",
         },
-        flags={"pool.in_flight": ("--in-flight", "7")},
+        flags={"pool.in_flight": ("--in-flight", "0.7")},
     )
     pool = loaded.settings.pool
-    assert (pool.deadline, pool.min_workers, pool.max_workers, pool.in_flight) == (0.2, 3, 11, 7)
+    assert (pool.deadline, pool.min_workers, pool.max_workers, pool.in_flight) == (0.2, 3, 11, 0.7)
     changed = {path: text for path, text in loaded.sources.items() if text != "default"}
     assert changed == {
         "pool.deadline": "here",

@@ -12,7 +12,7 @@ SERVICE = 0.001
 
 
 def a_pool(workers: int = 2, cores: float = 8.0) -> QueueingPool:
-    return QueueingPool(workers=workers, cores=cores, in_flight=4, patience=3.0, window=10.0)
+    return QueueingPool(workers=workers, cores=cores, in_flight=4 * SERVICE, patience=3.0, window=10.0)
 
 
 def settled(workers: int, offered: float, cores: float = 8.0, service: float = SERVICE) -> Moment:

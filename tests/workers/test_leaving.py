@@ -102,7 +102,7 @@ async def test_those_who_wait_are_told_at_once() -> None:
         release.set()  # only now can the worker drain
 
     kinds = kinds_of(Trap(len(PACKETS[0]), wait_for_release))
-    settings = PoolSettings(kind="thread", min_workers=1, in_flight=1)
+    settings = PoolSettings(kind="thread", min_workers=1, in_flight=1e-9)
     async with trio.open_nursery() as nursery:
         async with open_worker_pool(settings, kinds=kinds) as pool:
             pool.decoder(16000).submit_decode(PACKETS[0], lambda _: told.append("in flight"))

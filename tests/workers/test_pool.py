@@ -227,3 +227,19 @@ async def test_a_libopus_that_is_none_is_a_clear_error(settings: PoolSettings) -
     with pytest.raises(WorkerFailed, match="nonexistent"):
         async with open_worker_pool(wrong):
             raise AssertionError("not reached")
+
+
+@pytest.mark.parametrize("rate", [8000, 24000, 48000])
+async def test_the_lookahead_is_where_an_impulse_comes_out(
+    settings: PoolSettings, rate: int
+) -> None:
+    frame = rate * 60 // 1000
+    pcm = np.zeros(frame, np.int16)
+    pcm[frame // 2] = 30000
+    async with open_worker_pool(settings) as pool:
+        encoder = pool.encoder(rate, complexity=10, bitrate=128000)
+        decoder = pool.decoder(rate)
+        heard = [await decoder.decode(await encoder.encode(pcm))]
+        heard.append(await decoder.decode(await encoder.encode(np.zeros(frame, np.int16))))
+    peak = int(np.argmax(np.abs(np.concatenate(heard).astype(int))))
+    assert abs(peak - frame // 2 - encoder.lookahead) <= rate // 1000

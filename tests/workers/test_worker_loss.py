@@ -17,7 +17,7 @@ from opus_reference import ReferenceDecoder, ReferenceEncoder, frames, packets
 
 from trio_gateway.errors import PoolClosed, WorkerFailed
 from trio_gateway.settings import PoolSettings
-from trio_gateway.workers import supervisor
+from trio_gateway.workers import dispatch, supervisor
 from trio_gateway.workers.pool import open_worker_pool
 
 if TYPE_CHECKING:
@@ -33,7 +33,9 @@ if TYPE_CHECKING:
 
 PACKETS = packets(16000, 8)
 TRAP = ReferenceEncoder(16000, bitrate=12000).encode(frames(16000, 1)[0])  # shorter than others
-SETTINGS = PoolSettings(kind="thread", min_workers=1, max_workers=4, in_flight=8, drain_timeout=0.1)
+SETTINGS = PoolSettings(
+    kind="thread", min_workers=1, max_workers=4, in_flight=600.0, drain_timeout=0.1
+)
 
 
 @pytest.fixture(autouse=True)
@@ -344,7 +346,10 @@ async def test_a_death_is_noticed_while_a_forked_child_holds_the_pipes_open() ->
 
 @pytest.mark.skipif(sys.platform != "linux", reason="how to make a pipe small")
 @pytest.mark.parametrize("drained", [False, True])
-async def test_tickets_that_a_full_pipe_did_not_take_are_not_lost(drained: bool) -> None:  # noqa: FBT001
+async def test_tickets_that_a_full_pipe_did_not_take_are_not_lost(
+    drained: bool,  # noqa: FBT001
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     import fcntl  # noqa: PLC0415
 
     release = threading.Event()
@@ -353,8 +358,9 @@ async def test_tickets_that_a_full_pipe_did_not_take_are_not_lost(drained: bool)
         release.wait()
         return -1
 
+    monkeypatch.setattr(dispatch, "MAX_TICKETS", 256)  # as it is, every pipe holds them
     trap = Trap(len(TRAP), wait)
-    settings = PoolSettings(kind="thread", min_workers=1, max_workers=2, in_flight=256)
+    settings = PoolSettings(kind="thread", min_workers=1, max_workers=2, in_flight=600.0)
     try:
         async with open_worker_pool(settings, kinds=kinds_of(trap, work)) as pool:
             (worker,) = pool._supervisor.workers

@@ -15,6 +15,7 @@ from trio_gateway.settings.rules import (
     Choice,
     Number,
     Optional,
+    Switch,
     Text,
     Whole,
     require,
@@ -56,13 +57,13 @@ class PoolSettings:
         help="What a worker is. auto = isolated interpreters where they work, else threads.",
         why="Measured on 3.13, Trio thread half busy: interpreters do 1.5 to 2.2 times the frames.",
     )
-    in_flight: int = setting(
-        4,
-        Whole(1, 256),
-        unit="frames",
-        help="Given to one worker at a time.",
-        why="Guess between 1 (hand-over costs half of the throughput) and 8 (late choice lost). "
-        "Up to 256 tickets never fill a pipe.",
+    in_flight: float = setting(
+        0.002,
+        DURATION,
+        unit="s",
+        help="Work handed to one worker ahead of time, by what its frames cost lately; at least "
+        "one frame, at most 128.",
+        why="Guess.",
     )
     slots: int = setting(
         1024,
@@ -70,8 +71,8 @@ class PoolSettings:
         unit="frames",
         help="Size of the buffer pool: frames that workers hold at once. Those that still wait "
         "for a worker are not in it.",
-        why="Thirty times what 8 workers x 4 frames need; 16 MiB, of which only pages that were "
-        "ever used are real memory.",
+        why="8 workers x 128 frames; 16 MiB, of which only pages that were ever used are real "
+        "memory.",
     )
     backlog_frames: int = setting(
         50,
@@ -101,6 +102,27 @@ class PoolSettings:
         help="Another libopus to load. none = the one in the opuslib-next-bundled wheel.",
         why="none: no system package needed.",
     )
+    decode_first: bool = setting(
+        True,
+        Switch(),
+        unit="",
+        help="Hand out decoders' frames before encoders'.",
+        why="A listener forgives a late reply sooner than a lost word.",
+    )
+    decode_workers: int = setting(
+        0,
+        Whole(0, 63),
+        unit="workers",
+        help="That decode and do nothing else. One worker at least is left for encoders.",
+        why="Guess.",
+    )
+    pin_workers: bool = setting(
+        False,
+        Switch(),
+        unit="",
+        help="Keep each worker on one CPU core (Linux).",
+        why="Guess.",
+    )
     switch_interval: float | None = setting(
         None,
         Optional(Number(1e-6, 0.1)),
@@ -127,11 +149,23 @@ class PoolSettings:
         )
         require(
             self,
-            "slots must be at least max_workers x in_flight",
+            "only Linux lets a thread choose its core",
+            "pin_workers",
+            holds=not self.pin_workers or sys.platform == "linux",
+        )
+        require(
+            self,
+            "dedicated decode workers need decode_first, a queue of their own",
+            "decode_workers",
+            "decode_first",
+            holds=self.decode_first or not self.decode_workers,
+        )
+        require(
+            self,
+            "slots must be at least max_workers, or some could hold nothing",
             "slots",
             "max_workers",
-            "in_flight",
-            holds=self.max_workers * self.in_flight <= self.slots,
+            holds=self.max_workers <= self.slots,
         )
 
 
@@ -225,6 +259,15 @@ class ScalingSettings:
         unit="s",
         help="After a change, before workers are retired.",
         why="The earlier gateway.",
+    )
+    cooldown_overload: float = setting(
+        2.0,
+        Number(0),
+        unit="s",
+        help="In place of `cooldown_up`, while more load comes than the workers can do and a core "
+        "is free for one more. `cooldown_up` or more: no difference is made.",
+        why="Replayed (docs/scaling.md): a jump that one sample saw half of overloads for 4 s and "
+        "not for 33. 2 s: a whole sample, and less than the 3 s of speech that may wait.",
     )
 
     def __attrs_post_init__(self) -> None:

@@ -29,6 +29,7 @@ __all__ = [
     "Number",
     "Optional",
     "Rule",
+    "Switch",
     "Text",
     "Whole",
     "path_of",
@@ -173,6 +174,17 @@ class Number(Rule):
     def __str__(self) -> str:
         low = f"{'at least' if self.closed else 'above'} {self.low:g}"
         return f"a number {low}" + (f" and at most {self.high:g}" if self.high < math.inf else "")
+
+
+class Switch(Rule):
+    """True or False, and nothing that only counts as one."""
+
+    def accepts(self, value: object) -> bool:
+        """See Rule."""
+        return isinstance(value, bool)
+
+    def __str__(self) -> str:
+        return "true or false"
 
 
 class Choice(Rule):

@@ -4,10 +4,13 @@ Rule 1: a stream has at most one ticket in flight. So one worker at most works o
 frames finish in the order they came, whatever happens to the set of workers.
 Rule 2: a frame keeps its input until its result is in, so a frame whose worker died can be done
 again.
-Rule 3: the choice of worker is late. Frames wait in their streams, not in front of a worker.
+Rule 3: the choice of worker is late. Frames wait in their streams, and a worker holds as much work
+as hides the hand-over, counted in seconds: forty decodes or four encodes, whatever libopus takes
+for them on this machine.
 Rule 4: decoders before encoders: a listener forgives a late reply sooner than a lost word.
 Rule 5: a change of state is whole or it is not. Ctrl-C waits (Trio's protection), and a callback
 that raises is logged: that is its owner's bug, and the frames behind it are other people's.
+Rule 6: a batch is one moment: everything in it happens at the time at which it began.
 
 No I/O and no clock here: a lane writes through a callable, and the clock is one, too.
 """
@@ -15,8 +18,7 @@ No I/O and no clock here: a lane writes through a callable, and the clock is one
 from __future__ import annotations
 
 from collections import deque
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import structlog
 from trio.lowlevel import enable_ki_protection
@@ -30,15 +32,22 @@ from trio_gateway.workers.statistics import Counters
 from trio_gateway.workers.wire import READY
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
+    from trio_gateway.settings import PoolSettings
     from trio_gateway.workers.frame import Frame, StreamQueue
     from trio_gateway.workers.lane import Lane
     from trio_gateway.workers.slab import Slab
 
-__all__ = ["Dispatcher", "Result"]
+__all__ = ["MAX_TICKETS", "Dispatcher", "Result"]
 
 log = structlog.get_logger(__name__)
+
+# A worker never holds more: half of what was measured to fit into any pipe in any state.
+MAX_TICKETS: Final = 128
+
+# A stream's cost follows its last frames: 1/8, as TCP's round-trip time does (RFC 6298).
+_SMOOTHING: Final = 1 / 8
 
 
 class Dispatcher:
@@ -46,7 +55,7 @@ class Dispatcher:
 
     Args:
         slab: Where frames lie while a worker has them.
-        deadline: Seconds after which a frame counts as late.
+        settings: `in_flight`, `deadline`, `decode_first`, `decode_workers`.
         window: Seconds that latencies are remembered.
         clock: Returns the current time in seconds.
 
@@ -56,29 +65,35 @@ class Dispatcher:
     """
 
     def __init__(
-        self, slab: Slab, *, deadline: float, window: float, clock: Callable[[], float]
+        self, slab: Slab, settings: PoolSettings, *, window: float, clock: Callable[[], float]
     ) -> None:
         self.counters = Counters(window, clock())
         self.lanes: list[Lane] = []
         self._slab = slab
-        self._deadline = deadline
+        self._settings = settings
+        self._in_flight = settings.in_flight
+        self._deadline = settings.deadline
         self._clock = clock
+        self._now = clock()
         self._decoders: deque[StreamQueue] = deque()
-        self._encoders: deque[StreamQueue] = deque()
+        self._encoders: deque[StreamQueue] = deque() if settings.decode_first else self._decoders
         self._batches = 0
 
     # The callers' side
 
-    @contextmanager
-    def batch(self) -> Iterator[None]:
-        """Hand out at the end what is submitted inside, with one write for each worker."""
+    @enable_ki_protection
+    def __enter__(self) -> None:
+        """Begin a batch: what is submitted inside is handed out at its end, a write per worker."""
+        if not self._batches:
+            self._now = now = self._clock()
+            self.counters.until(now)
         self._batches += 1
-        try:
-            yield
-        finally:
-            self._batches -= 1
-            if not self._batches:
-                self._hand_out()
+
+    @enable_ki_protection
+    def __exit__(self, *_: object) -> None:
+        self._batches -= 1
+        if not self._batches:
+            self._hand_out()
 
     @enable_ki_protection
     def submit(self, frame: Frame) -> None:
@@ -89,35 +104,37 @@ class Dispatcher:
         Raises:
             PoolClosed: Its stream takes no more frames.
         """
+        if not self._batches:
+            with self:
+                self.submit(frame)
+            return
+        frame.submitted = self._now
         stream = frame.stream
-        frame.submitted = now = self._clock()
-        self.counters.until(now)
         while len(stream.backlog) >= stream.max_backlog:
             self._drop(stream.backlog.popleft(), FrameDropped("the stream's backlog is full"))
         if stream.closed:  # asked here: whoever was just told of a drop may have closed it
             raise PoolClosed("this stream or its pool is closed")
         stream.backlog.append(frame)
         self.counters.waiting += 1
-        self._enqueue(stream)
-        if not self._batches:
-            self._hand_out()
+        if not (stream.busy or stream.queued):
+            self._enqueue(stream)
 
     @enable_ki_protection
     def withdraw(self, frame: Frame) -> None:
         """Nobody waits for this frame any more. In flight it finishes, for its state's sake."""
         frame.done = _nobody
         if frame in frame.stream.backlog:
-            self.counters.until(self._clock())
-            frame.stream.backlog.remove(frame)
-            self._drop(frame, FrameDropped("the caller was cancelled"))
+            with self:
+                frame.stream.backlog.remove(frame)
+                self._drop(frame, FrameDropped("the caller was cancelled"))
 
     @enable_ki_protection
     def close_stream(self, stream: StreamQueue, why: Callable[[], Exception]) -> None:
         """Take no more frames of `stream`, drop those that no worker holds."""
         stream.closed = True
-        self.counters.until(self._clock())
-        while stream.backlog:
-            self._drop(stream.backlog.popleft(), why())
+        with self:
+            while stream.backlog:
+                self._drop(stream.backlog.popleft(), why())
 
     # The workers' side
 
@@ -128,30 +145,28 @@ class Dispatcher:
         Raises:
             WorkerFailed: That cannot be true; the worker is not to be trusted with anything.
         """
-        now = self._clock()
-        self.counters.until(now)
-        with self.batch():
+        with self:
             for number, result, codec_ns in lane.completions_untrusted(data):
                 if number == READY and not lane.ready:
-                    lane.ready = True
+                    lane.open()
+                    self._reserve()
                     continue
                 lie = _lie(lane, number, result)
                 if lie is not None:
-                    lane.closed = lane.lied = True
+                    lane.close()
+                    lane.lied = True
+                    self._reserve()
                     raise WorkerFailed(f"{lane.name} {lie}")
-                frame = lane.held.popleft()
-                lane.frames += 1
-                lane.busy_s += codec_ns * 1e-9
-                self._finish(frame, result, codec_ns * 1e-9, now)
+                self._finish(lane, result, codec_ns * 1e-9)
             lane.flush()  # what a full pipe had not taken: this worker has just read from it
 
     @enable_ki_protection
     def close_lane(self, lane: Lane) -> None:
         """Hand this worker no more, and take back what has not reached it."""
-        self.counters.until(self._clock())
-        lane.closed = True
+        lane.close()
         lane.flush()
-        with self.batch():
+        with self:
+            self._reserve()
             for frame in lane.recall():
                 self._slab.release(frame.slot)
                 self._take_back(frame, suspect=False)
@@ -169,10 +184,10 @@ class Dispatcher:
             still_running: It hangs, and may yet touch the slots and the states of what it held:
                 they are put aside for good.
         """
-        self.counters.until(self._clock())
-        lane.closed = True
+        lane.close()
         held, lane.held = lane.held, deque()
-        with self.batch():
+        with self:
+            self._reserve()
             for index, frame in enumerate(held):
                 if still_running:
                     lane.put_aside.append(frame.stream.state)
@@ -180,61 +195,74 @@ class Dispatcher:
                     self._slab.release(frame.slot)
                 self._take_back(frame, suspect=index == 0 or still_running or lane.lied)
 
+    def _reserve(self) -> None:
+        """Keep the first lanes for decoders, but never all of them."""
+        open_lanes = [lane for lane in self.lanes if lane.ready and not lane.closed]
+        reserved = min(self._settings.decode_workers, len(open_lanes) - 1)
+        for index, lane in enumerate(open_lanes):
+            lane.decodes_only = index < reserved
+
     # Between the two
 
     def _enqueue(self, stream: StreamQueue) -> None:
-        if stream.backlog and not stream.queued and not stream.busy:
-            stream.queued = True
-            encoding = stream.backlog[0].operation == ENCODE
-            (self._encoders if encoding else self._decoders).append(stream)
+        stream.queued = True
+        (self._encoders if stream.encodes else self._decoders).append(stream)
 
     @enable_ki_protection
     def _hand_out(self) -> None:
         """Whatever makes room or work ends here: a frame, a result, a worker come or gone."""
-        touched = set()
-        while (queue := self._decoders or self._encoders) and (lane := self._least_loaded()):
-            slot = self._slab.acquire()
-            if slot is None:
-                break
-            stream = queue.popleft()
-            stream.queued = False
-            if not stream.backlog:  # dropped meanwhile
-                self._slab.release(slot)
-                continue
-            frame = stream.backlog.popleft()
-            stream.busy = True
-            self.counters.waiting -= 1
-            self.counters.in_flight += 1
-            lane.hand(frame, slot, self._fill(slot, frame))
-            touched.add(lane)
+        touched: set[Lane] = set()
+        for queue in (self._decoders, self._encoders):
+            while queue and (lane := self._least_loaded(queue[0])):
+                stream = queue[0]
+                if stream.backlog:  # else it was dropped meanwhile
+                    slot = self._slab.acquire()
+                    if slot is None:
+                        break
+                    self._hand(stream, lane, slot)
+                    touched.add(lane)
+                queue.popleft()
+                stream.queued = False
         for lane in touched:
             lane.flush()
 
-    def _least_loaded(self) -> Lane | None:
+    def _least_loaded(self, stream: StreamQueue) -> Lane | None:
         best = None
-        room = 0
+        least = self._in_flight
         for lane in self.lanes:
-            if lane.room > room:
-                best, room = lane, lane.room
+            if lane.load < least and not (lane.decodes_only and stream.encodes):
+                best, least = lane, lane.load
         return best
 
-    def _fill(self, slot: int, frame: Frame) -> int:
-        """Copy the input in. Returns the ticket's length field."""
+    def _hand(self, stream: StreamQueue, lane: Lane, slot: int) -> None:
+        frame = stream.backlog.popleft()
+        stream.busy = True
+        counters = self.counters
+        counters.waiting -= 1
+        counters.in_flight += 1
         if frame.pcm is not None:
             self._slab.put_pcm(slot, frame.pcm)
-            return frame.stream.max_packet_bytes
-        self._slab.put_packet(slot, frame.packet)
-        return len(frame.packet)
+            length = stream.max_packet_bytes
+        else:
+            self._slab.put_packet(slot, frame.packet)
+            length = len(frame.packet)
+        # The floor keeps it to MAX_TICKETS, however cheap they are.
+        lane.hand(frame, slot, length, max(stream.cost, self._in_flight / MAX_TICKETS))
 
-    def _finish(self, frame: Frame, result: int, codec_s: float, now: float) -> None:
+    def _finish(self, lane: Lane, result: int, codec_s: float) -> None:
+        frame = lane.held[0]
+        lane.finished(codec_s)
         value = self._take(frame, result)
         self._slab.release(frame.slot)
-        self.counters.in_flight -= 1
-        self.counters.took(now - frame.submitted, codec_s, now)
-        if now - frame.submitted > self._deadline:
+        latency = self._now - frame.submitted
+        self.counters.took(latency, codec_s, self._now)
+        if latency > self._deadline:
             self.counters.late += 1
-        frame.stream.busy = False
-        self._enqueue(frame.stream)
+        stream = frame.stream
+        stream.cost += (codec_s - stream.cost) * _SMOOTHING
+        stream.busy = False
+        if stream.backlog:
+            self._enqueue(stream)
         _tell(frame, value)
 
     def _take(self, frame: Frame, result: int) -> Result:
@@ -263,7 +291,8 @@ class Dispatcher:
             self._drop(frame, refusal)
         else:
             stream.backlog.appendleft(frame)
-        self._enqueue(stream)
+        if stream.backlog and not stream.queued:
+            self._enqueue(stream)
 
     def _drop(self, frame: Frame, why: Exception) -> None:
         self.counters.waiting -= 1
@@ -298,7 +327,7 @@ def _lie(lane: Lane, number: int, result: int) -> str | None:
     if not lane.held or lane.held[0].number != number:
         return f"reports ticket {number}, which is not its next one"
     frame = lane.held[0]
-    limit = frame.stream.max_packet_bytes if frame.operation == ENCODE else frame.samples
+    limit = frame.stream.max_packet_bytes or frame.samples
     if result == 0 or result > limit:
         return f"reports {result} for a frame of at most {limit}"
     return None

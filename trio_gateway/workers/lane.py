@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from math import inf
 from typing import TYPE_CHECKING
 
 from trio_gateway.workers.wire import COMPLETION, READY, TICKET
@@ -21,7 +22,6 @@ class Lane:
 
     Args:
         name: For logs and statistics.
-        capacity: Tickets it may hold.
         write: Takes bytes, returns how many were taken (0 when the pipe is full).
 
     Attributes:
@@ -29,21 +29,24 @@ class Lane:
         closed: It gets no more tickets.
         lied: It has reported what cannot be true.
         torn: Part of a ticket has left and the rest will not: nothing may be written after it.
+        decodes_only: Encoders' frames go elsewhere.
         held: Frames whose tickets it has, oldest first. It works on them in this order.
+        load: Seconds that what it holds will take; infinite while it takes nothing.
         handed: Tickets that it was ever given.
         frames: Tickets that it finished.
         busy_s: Seconds inside libopus.
         put_aside: Codec states that it may touch for as long as the process lives.
     """
 
-    def __init__(self, name: str, capacity: int, write: Callable[[bytes], int]) -> None:
+    def __init__(self, name: str, write: Callable[[bytes], int]) -> None:
         self.name = name
-        self.capacity = capacity
         self.ready = False
         self.closed = False
         self.lied = False
         self.torn = False
+        self.decodes_only = False
         self.held: deque[Frame] = deque()
+        self.load = inf
         self.handed = 0
         self.frames = 0
         self.busy_s = 0.0
@@ -52,20 +55,37 @@ class Lane:
         self._outgoing = bytearray()
         self._incoming = b""
 
-    @property
-    def room(self) -> int:
-        """Tickets that it takes at this moment."""
-        return self.capacity - len(self.held) if self.ready and not self.closed else 0
+    def open(self) -> None:
+        """Take tickets from now on, unless it was closed before it was ready."""
+        self.ready = True
+        if not self.closed:
+            self.load = 0.0
 
-    def hand(self, frame: Frame, slot: int, length: int) -> None:
+    def close(self) -> None:
+        """Take no more."""
+        self.closed = True
+        self.load = inf
+
+    def hand(self, frame: Frame, slot: int, length: int, cost: float) -> None:
         """Append a ticket for `frame`; `flush` sends it."""
         frame.slot = slot
-        frame.number = self.handed % READY
+        frame.cost = cost
+        frame.number = number = self.handed % READY
         self.handed += 1
+        self.load += cost
         self.held.append(frame)
         self._outgoing += TICKET.pack(
-            frame.stream.state.address, frame.number, slot, length, frame.samples, frame.operation
+            frame.stream.state.address, number, slot, length, frame.samples, frame.operation
         )
+
+    def finished(self, codec_s: float) -> None:
+        """Let go of the oldest frame, which took so many seconds."""
+        frame = self.held.popleft()
+        self.frames += 1
+        self.busy_s += codec_s
+        self.load -= frame.cost
+        if not self.held and not self.closed:
+            self.load = 0.0  # and not what rounding left
 
     def flush(self) -> None:
         """Send what has been handed out. What the pipe does not take goes with the next flush."""

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 __all__ = [
+    "GET_LOOKAHEAD",
     "INVALID_PACKET",
     "MAX_FRAME_MS",
     "SAMPLE_RATES",
@@ -35,6 +36,7 @@ MAX_FRAME_MS: Final = 120  # RFC 6716 section 2.1.4
 _APPLICATION_AUDIO: Final = 2049
 _SET_BITRATE: Final = 4002
 _SET_COMPLEXITY: Final = 4010
+GET_LOOKAHEAD: Final = 4027
 _AUTO: Final = -1000
 INVALID_PACKET: Final = -4
 _ERRORS: Final = {
@@ -87,6 +89,18 @@ class OpusState:
         code = self._ctl(reference(self.address), request, *values)
         if code < 0:
             raise codec_error(code)
+
+    def ask(self, request: int) -> int:
+        """Call opus_*_ctl for a value.
+
+        Raises:
+            CodecError: libopus does not know it.
+        """
+        value = ctypes.c_int32()
+        code = self._ctl(reference(self.address), request, ctypes.byref(value))
+        if code < 0:
+            raise codec_error(code)
+        return value.value
 
 
 def decoder_state(codec: Codec, rate: int) -> OpusState:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
+from time import perf_counter
 from typing import TYPE_CHECKING
 
 import trio
@@ -123,9 +124,7 @@ class WorkerPool:
             raise WorkerFailed(f"no usable libopus: {error}") from error
         self._settings = settings
         self._slab = Slab(settings.slots)
-        self._dispatcher = Dispatcher(
-            self._slab, deadline=settings.deadline, window=window, clock=trio.current_time
-        )
+        self._dispatcher = Dispatcher(self._slab, settings, window=window, clock=perf_counter)
         self._supervisor = Supervisor(settings, kinds, self._dispatcher, self._slab, self.library)
         self._streams: set[Stream] = set()
 
@@ -187,7 +186,7 @@ class WorkerPool:
 
         Nothing may be awaited inside: until the end no stream of the pool gets on.
         """
-        return self._dispatcher.batch()
+        return self._dispatcher
 
     async def resize(self, workers: int) -> None:
         """Have `workers` workers: returns when new ones are ready and surplus ones have drained.
@@ -205,7 +204,7 @@ class WorkerPool:
 
     def statistics(self) -> PoolStatistics:
         """The pool's numbers at this moment."""
-        now = trio.current_time()
+        now = perf_counter()
         counters = self._dispatcher.counters
         counters.until(now)
         return PoolStatistics(

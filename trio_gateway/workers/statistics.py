@@ -107,7 +107,8 @@ class Counters:
         self.pending_frame_s += elapsed * (self.waiting + self.in_flight)
 
     def took(self, latency: float, codec_s: float, now: float) -> None:
-        """Record a frame's seconds in the pool, and of those in libopus."""
+        """Record a frame that a worker has finished: its seconds in the pool, and in libopus."""
+        self.in_flight -= 1
         self.busy_s += codec_s
         self.codec.record(codec_s, now)
         self.latency.record(latency, now)

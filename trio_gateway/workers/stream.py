@@ -11,7 +11,7 @@ import trio
 from trio_gateway.errors import FrameDropped
 from trio_gateway.workers.codec import CONCEAL, DECODE, ENCODE, RECOVER
 from trio_gateway.workers.frame import Frame, StreamQueue
-from trio_gateway.workers.opus import MAX_FRAME_MS, SAMPLE_RATES
+from trio_gateway.workers.opus import GET_LOOKAHEAD, MAX_FRAME_MS, SAMPLE_RATES
 from trio_gateway.workers.slab import MAX_PACKET_BYTES
 
 if TYPE_CHECKING:
@@ -161,6 +161,14 @@ class Decoder(Stream):
 
 class Encoder(Stream):
     """One Opus encoder, mono. Frames are encoded in the order of the calls."""
+
+    @property
+    def lookahead(self) -> int:
+        """Samples at `rate` by which what is decoded lags behind what was encoded.
+
+        In a file it is the pre-skip (RFC 7845 section 5.1, counted at 48 kHz there).
+        """
+        return self._queue.state.ask(GET_LOOKAHEAD)
 
     async def encode(self, pcm: NDArray[np.int16]) -> bytes:
         """Encode one frame.

@@ -18,6 +18,7 @@ import trio
 from trio.lowlevel import enable_ki_protection
 
 from trio_gateway.errors import PoolClosed, WorkerFailed
+from trio_gateway.workers.affinity import least_used_core
 from trio_gateway.workers.interpreter import interpreters_work
 from trio_gateway.workers.loop import describe
 from trio_gateway.workers.worker import Worker
@@ -198,13 +199,18 @@ class Supervisor:
                 f"{runner.kind}-{next(self._names)}",
                 runner,
                 self._dispatcher,
-                capacity=self._settings.in_flight,
                 slab=self._slab.address,
                 library=self._library,
+                core=self._choose_core(),
                 drain_timeout=self._settings.drain_timeout,
             )
         except OSError as error:
             raise WorkerFailed(describe(error)) from error
+
+    def _choose_core(self) -> int | None:
+        if not self._settings.pin_workers:
+            return None
+        return least_used_core(worker.core for worker in self.workers)
 
     async def _replace(self, delay: float) -> None:
         while not self.closing:

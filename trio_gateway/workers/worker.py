@@ -22,6 +22,7 @@ import trio
 from trio.lowlevel import enable_ki_protection
 
 from trio_gateway.errors import WorkerFailed
+from trio_gateway.workers.affinity import pinned
 from trio_gateway.workers.base import Job
 from trio_gateway.workers.codec import STOP
 from trio_gateway.workers.lane import Lane
@@ -51,9 +52,9 @@ class Worker:
         name: For logs, statistics and the thread's name.
         runner: Where the loop runs. Prepared; the worker runs it once.
         dispatcher: Gives it frames.
-        capacity: Tickets it may hold.
         slab: Address of slot 0.
         library: Path of libopus.
+        core: The only one that it shall run on, if any.
         drain_timeout: Seconds between `retire` and giving the worker up.
 
     Attributes:
@@ -71,14 +72,15 @@ class Worker:
         runner: Runner,
         dispatcher: Dispatcher,
         *,
-        capacity: int,
         slab: int,
         library: str,
+        core: int | None,
         drain_timeout: float,
     ) -> None:
         self.name = name
         self.runner = runner
-        self.lane = Lane(name, capacity, self._write)
+        self.core = core
+        self.lane = Lane(name, self._write)
         self.retiring = False
         self.failure: str | None = None
         self.gone = trio.Event()
@@ -187,7 +189,8 @@ class Worker:
     def _thread(self) -> None:
         if self._far_ends_taken.acquire(blocking=False):
             try:
-                self.runner.run(self._job)
+                with pinned(self.core):
+                    self.runner.run(self._job)
             finally:
                 self._close_far_ends()
 
