@@ -23,11 +23,11 @@ from typing import TYPE_CHECKING, Final
 import structlog
 from trio.lowlevel import enable_ki_protection
 
-from trio_gateway.core import opus_packet
-from trio_gateway.errors import BadPacket, FrameDropped, PoolClosed, WorkerFailed
-from trio_gateway.workers.codec import CONCEAL, DECODE, ENCODE
+from trio_gateway.errors import FrameDropped, PoolClosed, WorkerFailed
+from trio_gateway.workers.codec import DECODE, ENCODE
 from trio_gateway.workers.frame import Result
-from trio_gateway.workers.opus import INVALID_PACKET, codec_error
+from trio_gateway.workers.loss import after_loss
+from trio_gateway.workers.opus import codec_error
 from trio_gateway.workers.statistics import Counters
 from trio_gateway.workers.wire import READY
 
@@ -284,7 +284,7 @@ class Dispatcher:
         self.counters.in_flight -= 1
         self.counters.waiting += 1
         stream.busy = False
-        refusal = _after_loss(frame) if suspect else None
+        refusal = after_loss(frame) if suspect else None
         if stream.closed:
             self._drop(frame, PoolClosed("the stream was closed, then its worker was lost"))
         elif refusal is not None:
@@ -298,28 +298,6 @@ class Dispatcher:
         self.counters.waiting -= 1
         self.counters.dropped += 1
         _tell(frame, why)
-
-
-def _after_loss(frame: Frame) -> Exception | None:
-    """Make the best of a frame that a lost worker may have begun, or say why there is none.
-
-    An encoder does it again, a decoder conceals it, both with a state that has heard nothing: what
-    the old one has heard is not known.
-    """
-    frame.stream.state = frame.stream.make_state()
-    frame.lost_workers += 1
-    if frame.lost_workers > 1:
-        return WorkerFailed("two workers were lost with this frame; it will not get a third")
-    if frame.operation == DECODE:
-        try:
-            duration = opus_packet.duration_untrusted(frame.packet)
-        except BadPacket:
-            return codec_error(INVALID_PACKET)
-        frame.samples = duration * frame.stream.rate // opus_packet.SAMPLE_RATE
-    if frame.operation != ENCODE:
-        frame.operation = CONCEAL
-        frame.packet = b""
-    return None
 
 
 def _lie(lane: Lane, number: int, result: int) -> str | None:
