@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BadMessage",
+    "BadOgg",
     "BadPacket",
     "BrokerLost",
     "BrokerUnavailable",
@@ -55,6 +56,10 @@ class InvalidSetting(SettingsError):  # noqa: N818
 
 class TraceError(GatewayError):
     """A load trace cannot be read or replayed. The text names the file, the line, and why."""
+
+
+class BadOgg(GatewayError):  # noqa: N818
+    """A file is not Ogg/Opus, is damaged, or is of a kind that is not read. The text says why."""
 
 
 class PeerError(GatewayError):
