@@ -9,13 +9,12 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pytest
 import soxr
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from trio_gateway.core.pcm import FrameCutter, to_int16
+from trio_gateway.core.pcm import FrameCutter, to_float32, to_int16
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -32,7 +31,7 @@ def pcm(draw: st.DrawFn, max_samples: int = 12_000) -> NDArray[Any]:
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
     samples = rng.integers(-32768, 32768, draw(st.integers(0, max_samples))).astype(np.int16)
     dtype = draw(DTYPES)
-    return samples if dtype is np.int16 else (samples / 32767).astype(dtype)
+    return samples if dtype is np.int16 else (samples / 32768).astype(dtype)
 
 
 def frames_of(chunks: list[NDArray[Any]], rate: int) -> NDArray[np.int16]:
@@ -45,7 +44,7 @@ def frames_of(chunks: list[NDArray[Any]], rate: int) -> NDArray[np.int16]:
 def naive(pcm: NDArray[Any], rate: int) -> NDArray[np.int16]:
     samples = pcm.astype(np.float32)
     if pcm.dtype != np.int16:
-        samples = np.clip(samples, -1, 1) * np.float32(32767)
+        samples = np.clip(samples, -1, 1) * np.float32(32768)
     if rate != FRAME_RATE:
         samples = soxr.resample(samples, rate, FRAME_RATE, quality="HQ")
     whole = np.rint(np.clip(samples, -32768, 32767)).astype(np.int16)
@@ -69,8 +68,16 @@ def test_every_float_is_a_sample(data: st.DataObject, dtype: type[np.floating[An
     values = data.draw(arrays(dtype, st.integers(0, 20)))
     for value, sample in zip(values.tolist(), to_int16(values).tolist(), strict=True):
         clipped = 0.0 if math.isnan(value) else min(max(value, -1.0), 1.0)
-        # Half a step of the quantiser, and float32's rounding before it.
-        assert sample == pytest.approx(clipped * 32767, abs=0.502)
+        # Exact: Python's round() takes halves to the even one, too.
+        assert sample == min(round(clipped * 32768), 32767)
+
+
+@given(arrays(np.int16, st.integers(0, 200)), DTYPES)
+def test_every_sample_survives_floats(pcm: NDArray[np.int16], dtype: type[Any]) -> None:
+    floats = to_float32(pcm)
+    np.testing.assert_array_equal(floats.astype(np.float64) * 32768, pcm)
+    there_and_back = to_int16(pcm if dtype is np.int16 else floats.astype(dtype))
+    np.testing.assert_array_equal(there_and_back, pcm)
 
 
 @given(st.data(), st.sampled_from([np.float32, np.float64]))

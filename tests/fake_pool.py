@@ -61,6 +61,7 @@ class FakeStream:
 
     pool: FakePool
     rate: int
+    application: str = ""
     closed: bool = False
     in_flight: FakeFrame | None = None
     backlog: deque[FakeFrame] = field(factory=deque)
@@ -145,10 +146,12 @@ class FakePool:
     def decoder(self, rate: int) -> FakeStream:
         return self._stream(rate)
 
-    def encoder(self, rate: int, *, complexity: int, bitrate: int | None) -> FakeStream:
+    def encoder(
+        self, rate: int, *, application: str, complexity: int, bitrate: int | None
+    ) -> FakeStream:
         assert complexity >= 0
         assert bitrate is None or bitrate > 0
-        return self._stream(rate)
+        return self._stream(rate, application)
 
     def batch(self) -> AbstractContextManager[None]:
         return nullcontext()
@@ -163,7 +166,7 @@ class FakePool:
         """Itself, for those who want the real one."""
         return cast("WorkerPool", self)
 
-    def _stream(self, rate: int) -> FakeStream:
-        stream = FakeStream(self, rate)
+    def _stream(self, rate: int, application: str = "") -> FakeStream:
+        stream = FakeStream(self, rate, application)
         self.streams.append(stream)
         return stream

@@ -25,7 +25,7 @@ def speech(samples: int) -> NDArray[np.int16]:
 
 
 class ReferenceEncoder:
-    def __init__(self, rate: int, *, complexity: int = 5, bitrate: int = 24000) -> None:
+    def __init__(self, rate: int, *, complexity: int = 7, bitrate: int = 24000) -> None:
         self._encoder = opuslib_next.Encoder(rate, 1, opuslib_next.APPLICATION_AUDIO)
         state = self._encoder.encoder_state
         encoder_api.encoder_ctl(state, ctl.set_complexity, complexity)
@@ -44,6 +44,10 @@ class ReferenceDecoder:
         room = self._rate * 120 // 1000
         pcm = decoder_api.decode(self._state, packet, len(packet), room, False, 1)
         return np.frombuffer(pcm, np.int16)
+
+    def recover(self, packet: bytes, samples: int) -> NDArray[np.int16]:
+        pcm = decoder_api.decode(self._state, packet, len(packet), samples, True, 1)
+        return np.frombuffer(pcm, np.int16)[:samples]
 
     def conceal(self, samples: int) -> NDArray[np.int16]:
         pcm = decoder_api.decode(self._state, b"", 0, samples, False, 1)

@@ -16,6 +16,7 @@ from trio_gateway.settings import AudioSettings, SessionSettings, Settings
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from trio_gateway.core.pcm import SampleFormat
     from trio_gateway.interfaces import Address
     from trio_gateway.session import Session
     from trio_gateway.sessions import Handler
@@ -79,14 +80,16 @@ class FakeGateway:
 
     pool: FakePool = field(factory=FakePool)
     settings: Settings = field(factory=Settings)
+    sample_format: SampleFormat = "int16"
     front: FakeFront = field(factory=FakeFront)
     sender: FakeSender = field(factory=FakeSender)
     sessions: Sessions = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.settings = evolve(
-            self.settings, audio=AudioSettings(guard=GUARD, tail_wait=TAIL, voice_pause=0.5)
+        audio = AudioSettings(
+            guard=GUARD, tail_wait=TAIL, voice_pause=0.5, sample_format=self.sample_format
         )
+        self.settings = evolve(self.settings, audio=audio)
         self.sessions = Sessions(self.settings, self.pool.as_pool)
         self.sessions.attach(control=self.front, audio=self.sender, public=PUBLIC)
 
@@ -103,11 +106,17 @@ class FakeGateway:
 
 @asynccontextmanager
 async def serving(
-    handler: Handler = idle, *, pool: FakePool | None = None, **sessions: Any
+    handler: Handler = idle,
+    *,
+    pool: FakePool | None = None,
+    sample_format: SampleFormat = "int16",
+    **sessions: Any,
 ) -> AsyncIterator[FakeGateway]:
     """A gateway that serves `handler`; `sessions` are settings of that section."""
     gateway = FakeGateway(
-        pool=pool or FakePool(), settings=Settings(sessions=SessionSettings(**sessions))
+        pool=pool or FakePool(),
+        settings=Settings(sessions=SessionSettings(**sessions)),
+        sample_format=sample_format,
     )
     async with trio.open_nursery() as nursery:
         await nursery.start(gateway.sessions.serve, handler)

@@ -78,7 +78,8 @@ def echoed(packets: Sequence[bytes], decoder: ReferenceDecoder) -> NDArray[np.in
     resampled = soxr.resample(pcm.astype(np.float32), 16000, 24000, quality="HQ")
     pcm = np.rint(np.clip(resampled, -32768, 32767)).astype(np.int16)
     pcm = np.concatenate([pcm, np.zeros(-len(pcm) % 1440, np.int16)])
-    encoder, ear = ReferenceEncoder(24000), ReferenceDecoder(24000)
+    encoder = ReferenceEncoder(24000, complexity=AudioSettings().complexity)
+    ear = ReferenceDecoder(24000)
     return np.concatenate(
         [
             ear.decode(encoder.encode(pcm[start : start + 1440]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pytest
@@ -13,6 +13,7 @@ from fake_wires import HOME, FakeDevice, FakeSender
 from trio.testing import wait_all_tasks_blocked
 
 from trio_gateway.core.link import AudioLink
+from trio_gateway.core.pcm import to_float32
 from trio_gateway.errors import SessionClosed
 from trio_gateway.playback import Playback
 from trio_gateway.settings import AudioSettings
@@ -107,6 +108,34 @@ async def test_tts_start_a_guard_the_audio_its_play_out_a_guard_tts_stop(
     assert stop == pytest.approx(GUARD + 5 * FRAME + GUARD)
     assert room.playback.sent == 5
     assert not room.playback.playing
+
+
+@pytest.mark.parametrize("rate", [RATE, 16000])
+async def test_floats_sound_as_the_integers_do(
+    room: Room, autojump_clock: MockClock, rate: int
+) -> None:
+    heard = []
+    for said in (pcm(1, -32768, 32767), to_float32(pcm(1, -32768, 32767))):
+        before = len(room.values)
+        assert await room.playback.play(said, rate)
+        heard.append(room.values[before:])
+    assert heard[0] == heard[1]
+    assert rate != RATE or heard[0] == [1, -32768, 32767]
+
+
+@pytest.mark.parametrize("application", ["audio", "voip"])
+async def test_the_encoder_is_told_the_application(application: Literal["audio", "voip"]) -> None:
+    pool = FakePool()
+    Playback(
+        AudioLink(KEY, 7),
+        FakeSender(),
+        pool.as_pool,
+        AudioSettings(application=application),
+        lookahead=4,
+        address_known=trio.Event(),
+        tts=lambda _: None,
+    )
+    assert [stream.application for stream in pool.streams] == [application]
 
 
 async def test_nothing_to_play_says_nothing(room: Room, autojump_clock: MockClock) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import pytest
@@ -14,6 +14,7 @@ from served_sessions import FRAME, GUARD, TAIL, Call, FakeGateway, idle, serving
 from trio.testing import wait_all_tasks_blocked
 
 from trio_gateway.backends.echo import echo
+from trio_gateway.core.pcm import SampleFormat
 from trio_gateway.errors import SessionClosed, ToolCallError
 
 if TYPE_CHECKING:
@@ -55,6 +56,30 @@ async def test_a_talk_and_its_answer_from_start_to_stop(autojump_clock: MockCloc
         assert len(call.heard) == 10
         frames = call.audio.heard(gateway.sender)
         assert frames[0].time - began == pytest.approx(TAIL + GUARD, abs=0.002)
+
+
+@pytest.mark.parametrize("mode", ["manual", "realtime"])
+async def test_an_echo_in_float32_is_the_echo_in_int16(
+    autojump_clock: MockClock, mode: str
+) -> None:
+    heard: list[list[int]] = []
+    formats: list[str] = []
+
+    async def handler(session: Session) -> None:
+        formats.append(session.audio.sample_format)
+        await echo(session)
+
+    for sample_format in get_args(SampleFormat):
+        async with serving(handler, sample_format=sample_format) as gateway:
+            call = gateway.call()
+            call.listen("start", mode)
+            call.say(LOUD, -LOUD, 7)
+            call.listen("stop")
+            await trio.sleep(5)
+            heard.append(call.heard)
+    assert formats == ["int16", "float32"]
+    assert heard[0] == heard[1]
+    assert len(heard[0]) == 3
 
 
 async def test_an_answer_ends_within_a_frame_of_the_abort(autojump_clock: MockClock) -> None:

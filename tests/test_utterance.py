@@ -270,8 +270,50 @@ async def test_audio_is_all_frames_whatever_the_talks(autojump_clock: MockClock)
     talker.uplink.begin_talk("auto", trio.current_time())
     talker.say(2)
     talker.uplink.close()
-    audio = AudioIn(talker.uplink)
-    assert (audio.rate, audio.frame_ms) == (16000, 60)
+    audio = AudioIn(talker.uplink, SETTINGS)
+    assert (audio.rate, audio.frame_ms, audio.sample_format) == (16000, 60, "int16")
     frames = [frame async for frame in audio]
     assert [int(frame[0]) for frame in frames] == [1, 2]
     assert all(frame.dtype == np.int16 and frame.shape == (960,) for frame in frames)
+
+
+FLOATS = AudioSettings(voice_pause=PAUSE, sample_format="float32")
+
+
+async def test_audio_as_float32_has_the_same_samples(autojump_clock: MockClock) -> None:
+    talker = Talker()
+    talker.say(9001, -32768)
+    talker.uplink.close()
+    audio = AudioIn(talker.uplink, FLOATS)
+    assert audio.sample_format == "float32"
+    frames = [frame async for frame in audio]
+    assert all(frame.dtype == np.float32 and frame.shape == (960,) for frame in frames)
+    assert [float(frame[0]) for frame in frames] == [9001 / 32768, -1.0]
+
+
+async def test_utterances_as_float32_begin_and_end_where_the_others_do(
+    autojump_clock: MockClock,
+) -> None:
+    said = [*[SILENT] * 20, 9000, -9001, *[SILENT] * 20, 9002, *[SILENT] * 20]
+    heard = []
+    for settings in (SETTINGS, FLOATS):
+        talker = Talker()
+        talker.uplink.begin_talk("auto", trio.current_time())
+        talker.say(*said)
+        utterances = Utterances(talker.uplink, settings)
+        heard.append([await (await anext(utterances)).collect() for _ in range(2)])
+    for ints, floats in zip(*heard, strict=True):
+        assert (ints.dtype, floats.dtype) == (np.int16, np.float32)
+        np.testing.assert_array_equal(floats * 32768, ints)
+
+
+async def test_frames_and_nothing_as_float32(autojump_clock: MockClock) -> None:
+    talker = Talker()
+    talker.uplink.begin_talk("manual", trio.current_time())
+    talker.say(9000)
+    await talker.stop()
+    utterance = await anext(Utterances(talker.uplink, FLOATS))
+    frames = [frame async for frame in utterance]
+    assert [float(frame[-1]) for frame in frames] == [9000 / 32768]
+    assert all(frame.dtype == np.float32 for frame in frames)
+    assert (await utterance.collect()).dtype == np.float32

@@ -79,7 +79,10 @@ class Playback:
         self._link = link
         self._sender = sender
         self._encoder = pool.encoder(
-            self.rate, complexity=settings.complexity, bitrate=settings.bitrate
+            self.rate,
+            application=settings.application,
+            complexity=settings.complexity,
+            bitrate=settings.bitrate,
         )
         self._lead_frames = settings.lead_frames
         self._guard = settings.guard

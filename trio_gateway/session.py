@@ -133,7 +133,7 @@ class Session:
         self._heard_at = now  # from the device
         self._datagram_at = -math.inf
         self._asked_at = -math.inf
-        self.audio = AudioIn(self._uplink)
+        self.audio = AudioIn(self._uplink, settings.audio)
 
     # What handlers use.
 
@@ -145,9 +145,9 @@ class Session:
         """Speak to the device, after whatever it is playing already.
 
         Args:
-            source: Samples of any length, mono, shape (n,): int16, or float32 or float64 with full
-                scale at 1.0; or an async iterable of such chunks (a generator is closed in the
-                end).
+            source: Samples of any length, mono, shape (n,) or (n, 1): int16, or float32 or float64
+                with full scale at 1.0 (clipped beyond, NaN is silence), whatever format the session
+                hears; or an async iterable of such chunks (a generator is closed in the end).
             rate: Of the source, in Hz; by default that of `session.audio`.
 
         Returns:

@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 import trio
 
+from trio_gateway.core.pcm import in_format
 from trio_gateway.core.voice import VoiceActivity
 from trio_gateway.uplink import Talk, TalkEnd
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from trio_gateway.core.pcm import SampleFormat, Samples
     from trio_gateway.settings import AudioSettings
     from trio_gateway.uplink import ListenMode, Uplink
 
@@ -34,31 +36,33 @@ LEAD_IN = 0.3
 
 
 class AudioIn:
-    """A device's audio: `async for frame in session.audio`, int16 of shape (samples,).
+    """A device's audio: `async for frame in session.audio`, arrays of shape (samples,).
 
     Ends with the session. Who reads it, reads what its utterances are made of: choose one of them.
 
     Attributes:
         rate: Hz.
         frame_ms: Milliseconds in a frame.
+        sample_format: "int16", or "float32": in [-1, 1). What `audio.sample_format` says.
     """
 
-    def __init__(self, uplink: Uplink) -> None:
+    def __init__(self, uplink: Uplink, settings: AudioSettings) -> None:
         self.rate = uplink.rate
         self.frame_ms = uplink.frame_ms
+        self.sample_format: SampleFormat = settings.sample_format
         self._uplink = uplink
 
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> NDArray[np.int16]:
+    async def __anext__(self) -> Samples:
         while True:
             try:
                 item = await self._uplink.next()
             except trio.EndOfChannel:
                 raise StopAsyncIteration from None
             if isinstance(item, np.ndarray):
-                return item
+                return in_format(item, self.sample_format)
 
 
 class Utterances:
@@ -103,7 +107,7 @@ class Utterance:
     """What is said between `listen start` and `listen stop`.
 
     In auto mode it ends, too, when the voice pauses for `audio.voice_pause`. An async iterator over
-    its frames, int16 of shape (samples,), while it lasts.
+    its frames while it lasts, of shape (samples,) and in the format of `audio.sample_format`.
 
     Attributes:
         mode: "auto", "manual" or "realtime".
@@ -113,6 +117,7 @@ class Utterance:
         self.mode: ListenMode = talk.mode
         self._implied = talk.implied
         self._uplink = uplink
+        self._sample_format: SampleFormat = settings.sample_format
         self._voice = VoiceActivity(
             uplink.rate, threshold_dbfs=settings.voice_threshold_dbfs, pause=settings.voice_pause
         )
@@ -124,7 +129,38 @@ class Utterance:
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> NDArray[np.int16]:
+    async def __anext__(self) -> Samples:
+        frame = await self._next_frame()
+        if frame is None:
+            raise StopAsyncIteration
+        return in_format(frame, self._sample_format)
+
+    async def collect(self) -> Samples:
+        """Wait for its end; return all of it, as one array in the format of its frames.
+
+        In auto mode the silence before the first voice is cut to `LEAD_IN` seconds.
+        """
+        frames: list[NDArray[np.int16]] = []
+        voiced = False
+        while (frame := await self._next_frame()) is not None:
+            frames.append(frame)
+            if self._voice.heard and not voiced:
+                voiced = True
+                del frames[: -1 - _lead_in_frames(self._uplink)]
+            elif len(frames) > self._max_frames:
+                del frames[0]  # nothing but silence for so long
+        whole = np.concatenate(frames) if frames else np.empty(0, np.int16)
+        return in_format(whole, self._sample_format)
+
+    def may_continue_with(self, frame: NDArray[np.int16]) -> bool:
+        """Whether `frame`, which came next, begins another utterance of the same talk."""
+        return self._talk_goes_on and (self.mode != "auto" or self._voice.is_voice(frame))
+
+    def continuation(self) -> Talk:
+        """What to begin that one with."""
+        return Talk(self.mode, implied=self._implied)
+
+    async def _next_frame(self) -> NDArray[np.int16] | None:
         while not self._ended:
             item = await self._next()
             if isinstance(item, np.ndarray):
@@ -136,31 +172,7 @@ class Utterance:
             self._ended = True
             if isinstance(item, Talk):  # a new start without a stop
                 self._uplink.put_back(item)
-        raise StopAsyncIteration
-
-    async def collect(self) -> NDArray[np.int16]:
-        """Wait for its end; return all of it, shape (samples,).
-
-        In auto mode the silence before the first voice is cut to `LEAD_IN` seconds.
-        """
-        frames: list[NDArray[np.int16]] = []
-        voiced = False
-        async for frame in self:
-            frames.append(frame)
-            if self._voice.heard and not voiced:
-                voiced = True
-                del frames[: -1 - _lead_in_frames(self._uplink)]
-            elif len(frames) > self._max_frames:
-                del frames[0]  # nothing but silence for so long
-        return np.concatenate(frames) if frames else np.empty(0, np.int16)
-
-    def may_continue_with(self, frame: NDArray[np.int16]) -> bool:
-        """Whether `frame`, which came next, begins another utterance of the same talk."""
-        return self._talk_goes_on and (self.mode != "auto" or self._voice.is_voice(frame))
-
-    def continuation(self) -> Talk:
-        """What to begin that one with."""
-        return Talk(self.mode, implied=self._implied)
+        return None
 
     async def _next(self) -> NDArray[np.int16] | Talk | TalkEnd:
         ends_at = self._ends_at()

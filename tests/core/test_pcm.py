@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soxr
 
-from trio_gateway.core.pcm import FrameCutter, to_int16
+from trio_gateway.core.pcm import FrameCutter, in_format, to_float32, to_int16
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -22,8 +22,41 @@ def test_int16_is_taken_as_it_is() -> None:
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_floats_have_full_scale_at_one(dtype: type[np.floating[Any]]) -> None:
-    pcm = np.array([0, 1, -1, 0.5, -0.5, 1 / 32767, 0.4 / 32767], dtype)
-    np.testing.assert_array_equal(to_int16(pcm), [0, 32767, -32767, 16384, -16384, 1, 0])
+    pcm = np.array([0, 1, -1, 0.5, -0.5, 1 / 32768, 32767 / 32768], dtype)
+    np.testing.assert_array_equal(to_int16(pcm), [0, 32767, -32768, 16384, -16384, 1, 32767])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_floats_are_rounded_to_the_nearest_and_halves_to_the_even(
+    dtype: type[np.floating[Any]],
+) -> None:
+    steps = [0.4, 0.5, 0.6, 1.5, 2.5, -0.5, -1.5, -2.5, 32766.5, 32767.4, -32767.6]
+    samples = to_int16(np.array(steps, dtype) / dtype(32768))
+    np.testing.assert_array_equal(samples, [0, 0, 1, 2, 2, 0, -2, -2, 32766, 32767, -32768])
+
+
+def test_every_int16_survives_float32() -> None:
+    pcm = np.arange(-32768, 32768).astype(np.int16)
+    floats = to_float32(pcm)
+    assert floats.dtype == np.float32
+    assert (floats.min(), floats.max()) == (-1.0, 32767 / 32768)
+    np.testing.assert_array_equal(floats.astype(np.float64) * 32768, pcm)
+    np.testing.assert_array_equal(to_int16(floats), pcm)
+    np.testing.assert_array_equal(to_int16(floats.astype(np.float64)), pcm)
+
+
+def test_samples_come_in_the_format_that_was_asked_for() -> None:
+    pcm = np.array([-32768, 0, 16384], np.int16)
+    assert in_format(pcm, "int16") is pcm
+    np.testing.assert_array_equal(in_format(pcm, "float32"), np.array([-1, 0, 0.5], np.float32))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("rate", [24000, 16000])
+def test_what_is_played_is_not_written_to(dtype: type[np.floating[Any]], rate: int) -> None:
+    pcm = np.array([0.5, 2, np.nan], dtype)
+    pcm.flags.writeable = False
+    frames_of([pcm], rate)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -31,7 +64,7 @@ def test_floats_have_full_scale_at_one(dtype: type[np.floating[Any]]) -> None:
 def test_what_is_no_sample_is_clipped_or_silent(dtype: type[np.floating[Any]], rate: int) -> None:
     big = float(np.finfo(dtype).max)
     pcm = np.array([2, -2, big, -big, np.inf, -np.inf, np.nan], dtype)
-    np.testing.assert_array_equal(to_int16(pcm), [32767, -32767, 32767, -32767, 32767, -32767, 0])
+    np.testing.assert_array_equal(to_int16(pcm), [32767, -32768, 32767, -32768, 32767, -32768, 0])
     # In a resampler one infinite sample would ring far; it may not be heard for longer than a 1.
     frames = frames_of([np.concatenate([pcm, np.zeros(2000, dtype)])], rate)
     assert not np.concatenate(frames)[200:].any()
@@ -107,10 +140,17 @@ def test_frames_are_the_callers_no_more() -> None:
     assert {int(value) for frame in frames for value in frame} == {0, 1}
 
 
-def test_every_other_sample_of_a_stereo_buffer_will_do() -> None:
-    stereo = np.arange(6000, dtype=np.int16).reshape(-1, 2)
-    joined = np.concatenate(frames_of([stereo[:, 0]], 24000))
-    np.testing.assert_array_equal(joined[:3000], stereo[:, 0])
+@pytest.mark.parametrize("dtype", [np.int16, np.float32, np.float64])
+@pytest.mark.parametrize("rate", [24000, 16000])
+def test_every_other_sample_of_a_stereo_buffer_will_do(dtype: type[Any], rate: int) -> None:
+    whole = np.arange(6000, dtype=np.int16).reshape(-1, 2)
+    stereo = whole if dtype is np.int16 else to_float32(whole).astype(dtype)
+    for view in (stereo[:, 0], stereo[:, :1], stereo[::-1, 1]):
+        apart = np.concatenate(frames_of([view], rate))
+        np.testing.assert_array_equal(apart, np.concatenate(frames_of([view.copy()], rate)))
+    if rate == 24000:
+        joined = np.concatenate(frames_of([stereo[:, 0]], rate))
+        np.testing.assert_array_equal(joined[:3000], whole[:, 0])
 
 
 @pytest.mark.parametrize("rate", [0, -16000])

@@ -49,7 +49,7 @@ def thinned(packets: Sequence[bytes], share: float, seed: int) -> list[bytes | N
     return [None if index in lost else packet for index, packet in enumerate(packets)]
 
 
-@pytest.mark.parametrize("complexity", [0, 5, 10])
+@pytest.mark.parametrize("complexity", [0, 5, 7, 10])
 def test_an_echo_at_24_kbit_passes_by_far(spoken: Voice, complexity: int) -> None:
     echo = reference_echo(spoken.packets, complexity=complexity)
     assert judged(spoken, echo.pcm) > 0.97

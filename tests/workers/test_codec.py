@@ -70,6 +70,23 @@ def test_encoding(complexity: int) -> None:
         assert place.encode(state, pcm) == right.encode(pcm)
 
 
+def test_the_application_is_what_libopus_is_told() -> None:
+    place, pcm = Workplace(), frames(24000, 4)
+    said = {
+        application: [place.encode(state, frame) for frame in pcm]
+        for application, state in (
+            ("voip", encoder_state(CODEC, 24000, complexity=5, bitrate=24000, application="voip")),
+            ("audio", encoder_state(CODEC, 24000, complexity=5, bitrate=24000)),
+        )
+    }
+    told = encoder_state(CODEC, 24000, complexity=5, bitrate=24000)
+    told.control(APPLICATION, 2048)
+    assert said["voip"] == [place.encode(told, frame) for frame in pcm]
+    # The first byte's upper five bits (RFC 6716, table 2): hybrid for speech, CELT for the rest.
+    assert {packet[0] >> 3 for packet in said["voip"]} <= {12, 13, 14, 15}
+    assert all(packet[0] >> 3 >= 16 for packet in said["audio"])
+
+
 def test_without_a_bitrate_libopus_chooses() -> None:
     chosen = encoder_state(CODEC, 24000, complexity=5, bitrate=None)
     modest = encoder_state(CODEC, 24000, complexity=5, bitrate=8000)

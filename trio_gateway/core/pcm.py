@@ -2,30 +2,51 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 import soxr
+from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from numpy.typing import NDArray
+__all__ = ["FrameCutter", "SampleFormat", "Samples", "in_format", "to_float32", "to_int16"]
 
-__all__ = ["FrameCutter", "to_int16"]
+SampleFormat: TypeAlias = Literal["int16", "float32"]
+
+Samples: TypeAlias = NDArray[np.int16 | np.float32]
+"""int16, or float32 in [-1, 1): which of them, a setting decides when the program runs."""
 
 # soxr's "HQ" recipe (20 bits): its noise lies below that of 16-bit samples; "VHQ" costs twice that.
 QUALITY = "HQ"
 
-FULL_SCALE = 32767.0  # what 1.0 becomes
+# What 1.0 stands for, as in libopus (celt/arch.h, CELT_SIG_SCALE). A power of two: scaling by it is
+# exact, so int16 -> float32 -> int16 gives back every sample.
+FULL_SCALE = 32768.0
+
+
+def to_float32(pcm: NDArray[np.int16]) -> NDArray[np.float32]:
+    """Return int16 samples as float32 in [-1, 1): each / 32768, which float32 holds exactly."""
+    return pcm * np.float32(1 / FULL_SCALE)
+
+
+def in_format(pcm: NDArray[np.int16], sample_format: SampleFormat) -> Samples:
+    """Return samples as they were asked for."""
+    return to_float32(pcm) if sample_format == "float32" else pcm
 
 
 def to_int16(pcm: NDArray[Any]) -> NDArray[np.int16]:
     """Return mono samples as int16.
 
+    Floats become x * 32768, rounded to the nearest integer (halves to the even one) and clipped to
+    -32768 ... 32767, as in libopus (celt/float_cast.h, FLOAT2INT16). No dither: Opus' own noise is
+    far above the last bit of 16.
+
     Args:
-        pcm: Shape (n,) or (n, 1). int16 as it is; float32 or float64 with full scale at 1.0, beyond
-            which it is clipped (and NaN is silence).
+        pcm: Shape (n,) or (n, 1), contiguous or not. int16 as it is; float32 or float64 with full
+            scale at 1.0, beyond which, infinities included, it is clipped. NaN is silence: a click
+            for one bad sample, but the call goes on.
 
     Raises:
         TypeError: Not an array.
@@ -47,16 +68,19 @@ def _mono(pcm: NDArray[Any]) -> NDArray[Any]:
     return pcm
 
 
-def _scaled(pcm: NDArray[Any]) -> NDArray[np.float32]:
+def _scaled(pcm: NDArray[Any]) -> NDArray[np.floating[Any]]:
     """Return samples in int16's units. Clipped first: infinity would ring in a resampler."""
     if pcm.dtype == np.int16:
         return pcm.astype(np.float32)
-    scaled: NDArray[np.float32] = np.clip(pcm, -1.0, 1.0).astype(np.float32)
-    return np.nan_to_num(scaled, nan=0.0) * np.float32(FULL_SCALE)
+    clipped: NDArray[np.floating[Any]] = np.clip(pcm, -1.0, 1.0)
+    clipped[np.isnan(clipped)] = 0.0
+    clipped *= FULL_SCALE
+    return clipped
 
 
-def _quantised(pcm: NDArray[np.float32]) -> NDArray[np.int16]:
-    return np.rint(np.clip(pcm, -32768.0, 32767.0)).astype(np.int16)
+def _quantised(pcm: NDArray[np.floating[Any]]) -> NDArray[np.int16]:
+    samples: NDArray[np.int16] = np.rint(np.clip(pcm, -32768.0, 32767.0)).astype(np.int16)
+    return samples
 
 
 class FrameCutter:
@@ -94,7 +118,8 @@ class FrameCutter:
             if self._resampler is None:
                 yield from self._cut(to_int16(part))
             else:
-                yield from self._cut(_quantised(self._resampler.resample_chunk(_scaled(part))))
+                scaled = _scaled(part).astype(np.float32, copy=False)
+                yield from self._cut(_quantised(self._resampler.resample_chunk(scaled)))
 
     def finish(self) -> Iterator[NDArray[np.int16]]:
         """Yield what is left, the last frame padded with silence. The cutter is used up then."""

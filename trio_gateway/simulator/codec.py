@@ -30,9 +30,7 @@ __all__ = ["Pcm", "decode", "device_encoder", "encode", "gateway_encoder"]
 Pcm = npt.NDArray[np.int16]
 """Mono samples, shape (n,)."""
 
-_SET_APPLICATION: Final = 4000
 _SET_DTX: Final = 4016
-_VOIP: Final = 2048
 _MAX_PACKET_BYTES: Final = 4000  # what the documentation of opus_encode recommends
 
 
@@ -42,8 +40,7 @@ def _codec() -> Codec:
 
 def device_encoder(rate: int = 16_000) -> OpusState:
     """An encoder set up as in a device: VOIP, DTX on, complexity 0 (fw 2.x audio_service.cc)."""
-    state = encoder_state(_codec(), rate, complexity=0, bitrate=None)
-    state.control(_SET_APPLICATION, _VOIP)
+    state = encoder_state(_codec(), rate, application="voip", complexity=0, bitrate=None)
     state.control(_SET_DTX, 1)
     return state
 

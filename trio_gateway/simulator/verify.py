@@ -160,7 +160,7 @@ def reference_echo(
     frame_ms: int = 60,
     downlink_rate: int = 24_000,
     downlink_frame_ms: int = 60,
-    complexity: int = 5,
+    complexity: int = 7,
     bitrate: int | None = 24_000,
     quality: str = "HQ",
 ) -> Echo:
