@@ -1,19 +1,28 @@
-"""What a pool must not leave behind: descriptors, threads, interpreters."""
+"""What a pool must not leave behind: descriptors, threads, interpreters, codec states."""
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from trio_gateway.workers import opus
 from trio_gateway.workers.interpreter import interpreters_work
 from trio_gateway.workers.pool import KINDS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sized
 
-__all__ = ["interpreters", "nothing_left", "open_descriptors", "worker_threads"]
+__all__ = [
+    "interpreters",
+    "no_codec_state_left",
+    "nothing_left",
+    "open_descriptors",
+    "worker_threads",
+]
 
 _DESCRIPTORS = Path("/dev/fd")
 
@@ -38,9 +47,33 @@ def interpreters() -> int:
 
 
 @contextmanager
-def nothing_left() -> Iterator[None]:
-    before = open_descriptors(), interpreters()
+def nothing_left(*, kept: Sized = ()) -> Iterator[None]:
+    """Descriptors, threads and interpreters are as before; `kept` are interpreters to leave out."""
+    before = open_descriptors(), interpreters() - len(kept)
     assert worker_threads() == []
     yield
     assert worker_threads() == []
-    assert (open_descriptors(), interpreters()) == before
+    assert (open_descriptors(), interpreters() - len(kept)) == before
+
+
+@contextmanager
+def no_codec_state_left() -> Iterator[None]:
+    """All codec states made meanwhile are gone. Streams that are still referred to have theirs."""
+    alive: weakref.WeakSet[Noted] = weakref.WeakSet()
+    original = opus.OpusState
+
+    class Noted(original):  # type: ignore[valid-type,misc]
+        __slots__ = ("__weakref__",)
+
+        def __init__(self, *arguments: object) -> None:
+            super().__init__(*arguments)
+            alive.add(self)
+
+    opus.OpusState = Noted  # type: ignore[misc,assignment]
+    try:
+        yield
+    finally:
+        opus.OpusState = original  # type: ignore[misc]
+    if alive:
+        gc.collect()  # an exception and its traceback hold each other
+    assert len(alive) == 0

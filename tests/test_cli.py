@@ -95,7 +95,7 @@ def test_the_process_is_ours_so_threads_switch_faster(
 ) -> None:
     call()
     call(TRIO_GATEWAY_POOL_SWITCH_INTERVAL="none")
-    assert [settings.pool.switch_interval for settings, _ in started] == [0.0005, None]
+    assert [settings.pool.switch_interval for settings, _ in started] == [0.0001, None]
 
 
 def test_one_number_of_workers_is_both_bounds(
@@ -286,7 +286,7 @@ def test_config_as_json() -> None:
         "unit": "",
         "source": "variable TRIO_GATEWAY_MQTT_LISTEN",
     }
-    assert report["pool.slots"]["value"] == 1024
+    assert report["pool.slots"]["value"] == 2048
     assert report["http_listen"]["value"] is None
 
 

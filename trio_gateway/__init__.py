@@ -15,10 +15,15 @@ if TYPE_CHECKING:
     from trio_gateway.settings import PoolSettings, Settings
     from trio_gateway.utterance import Utterance
     from trio_gateway.workers.pool import WorkerPool, open_worker_pool
+    from trio_gateway.workers.statistics import PoolStatistics
+    from trio_gateway.workers.stream import Decoder, Encoder
 
 __all__ = [
+    "Decoder",
+    "Encoder",
     "Gateway",
     "PoolSettings",
+    "PoolStatistics",
     "Session",
     "Settings",
     "Utterance",
@@ -28,8 +33,11 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Decoder": "workers.stream",
+    "Encoder": "workers.stream",
     "Gateway": "gateway",
     "PoolSettings": "settings",
+    "PoolStatistics": "workers.statistics",
     "Session": "session",
     "Settings": "settings",
     "Utterance": "utterance",

@@ -62,7 +62,7 @@ DEMO_FLAGS: Final = tuple(  # the demo chooses its addresses, its backend and wh
 
 PROGRAM_DEFAULTS: Final = {
     # Process-wide, so only where the process is ours. The setting says what it gains.
-    "pool.switch_interval": ("default of the command line", 0.0005),
+    "pool.switch_interval": ("default of the command line", 0.0001),
 }
 
 

@@ -32,7 +32,6 @@ from trio_gateway.settings import Address, Secret, Settings
 from trio_gateway.simulator.codec import encode, gateway_encoder
 from trio_gateway.simulator.report import Report
 from trio_gateway.simulator.voice import voice
-from trio_gateway.workers.interpreter import interpreters_work
 
 if TYPE_CHECKING:
     from trio_gateway.gateway import Gateway
@@ -72,8 +71,6 @@ class Cast:
 def main(settings: Settings) -> int:
     """Run the demo; the exit code is 1 unless all went as it should."""
     logs.configure(evolve(settings.log, level="error"))  # lines of a log would tear the picture
-    if settings.pool.switch_interval is not None and not interpreters_work():
-        sys.setswitchinterval(settings.pool.switch_interval)
     return trio.run(_until_interrupted, settings)
 
 

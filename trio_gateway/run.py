@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sys
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -16,7 +15,6 @@ from trio_gateway.gateway import open_gateway
 from trio_gateway.metrics.console import run_console
 from trio_gateway.replay.record import record
 from trio_gateway.settings import Address
-from trio_gateway.workers.interpreter import interpreters_work
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,8 +53,6 @@ async def main(
     Returns:
         The exit code: 0 after a drain, 130 when that was cut short.
     """
-    if settings.pool.switch_interval is not None and not interpreters_work():
-        sys.setswitchinterval(settings.pool.switch_interval)
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         with trio.CancelScope() as everything:
             async with open_gateway(settings) as gateway, trio.open_nursery() as nursery:

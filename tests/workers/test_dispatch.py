@@ -142,7 +142,7 @@ def test_a_worker_holds_seconds_of_work_and_not_a_number_of_frames() -> None:
     dear.cost, cheap.cost = 3 * COST, COST / 1000
     office.submit(dear, "dear")
     assert worker.load == pytest.approx(3 * COST)
-    for number in range(200):
+    for number in range(2 * MAX_TICKETS):
         office.submit(office.stream_that_costs(cheap.cost), str(number))
     assert MAX_TICKETS / 8 <= len(worker.tickets) <= MAX_TICKETS
     other = FakeWorker("other")

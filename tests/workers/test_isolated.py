@@ -56,6 +56,38 @@ def test_it_loads_in_an_isolated_interpreter() -> None:
         _interpreters.destroy(interpreter)
 
 
+@pytest.mark.skipif(
+    not (3, 13) <= sys.version_info < (3, 14) or not has_interpreters,
+    reason="3.14 has a public module",
+)
+def test_the_private_module_is_as_interpreter_py_knows_it() -> None:
+    import _interpreters  # noqa: PLC0415
+
+    before = _interpreters.list_all()
+    interpreter = _interpreters.create("isolated")
+    try:
+        assert isinstance(interpreter, int)
+        assert [each for each, _ in _interpreters.list_all()] == [
+            *(each for each, _ in before),
+            interpreter,
+        ]
+        config = _interpreters.get_config(interpreter)
+        assert (config.gil, config.allow_fork, config.check_multi_interp_extensions) == (
+            "own",
+            False,
+            True,
+        )
+        assert _interpreters.exec(interpreter, "kept = 1") is None
+        failure = _interpreters.exec(interpreter, "raise ValueError('kept', kept)")
+        assert (failure.type.__name__, failure.msg) == ("ValueError", "('kept', 1)")
+        assert not _interpreters.is_running(interpreter)
+    finally:
+        _interpreters.destroy(interpreter)
+    assert _interpreters.list_all() == before
+    with pytest.raises(_interpreters.InterpreterNotFoundError):
+        _interpreters.exec(interpreter, "")
+
+
 @pytest.mark.skipif(has_interpreters, reason="this Python has them")
 def test_interpreters_are_not_offered_where_there_are_none() -> None:
     assert not interpreters_work()

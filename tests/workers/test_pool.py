@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import trio
+from attrs import evolve
 from leftovers import nothing_left
 from opus_reference import ReferenceDecoder, ReferenceEncoder, frames
 from opus_reference import packets as opus_packets
@@ -121,12 +123,20 @@ async def test_a_refused_packet_is_its_own_error_and_the_stream_goes_on(
         assert pool.statistics().failed == 1
 
 
+async def test_an_encoder_is_told_the_application(settings: PoolSettings) -> None:
+    async with open_worker_pool(settings) as pool:
+        music = pool.encoder(24000, bitrate=24000)
+        speech = pool.encoder(24000, application="voip", bitrate=24000)
+        for frame in frames(24000, 3):
+            assert await music.encode(frame) != await speech.encode(frame)
+
+
 async def test_no_packet_is_longer_than_was_asked_for(settings: PoolSettings) -> None:
     async with open_worker_pool(settings) as pool:
         encoder = pool.encoder(24000, bitrate=510_000, max_packet_bytes=200)
         lengths = [len(await encoder.encode(frame)) for frame in frames(24000, 20)]
         assert 150 < max(lengths) <= 200
-        with pytest.raises(ValueError, match="1 to 4096"):
+        with pytest.raises(ValueError, match="1 to 8192"):
             pool.encoder(24000, max_packet_bytes=0)
 
 
@@ -188,7 +198,7 @@ async def test_who_is_cancelled_in_flight_has_been_heard(settings: PoolSettings)
         )
 
 
-@pytest.mark.parametrize("bad", [b"", b"x" * 5000])
+@pytest.mark.parametrize("bad", [b"", b"x" * 9000])
 async def test_impossible_packets_are_the_callers_error(settings: PoolSettings, bad: bytes) -> None:
     async with open_worker_pool(settings) as pool:
         with pytest.raises(ValueError, match="bytes"):
@@ -243,3 +253,13 @@ async def test_the_lookahead_is_where_an_impulse_comes_out(
         heard.append(await decoder.decode(await encoder.encode(np.zeros(frame, np.int16))))
     peak = int(np.argmax(np.abs(np.concatenate(heard).astype(int))))
     assert abs(peak - frame // 2 - encoder.lookahead) <= rate // 1000
+
+
+async def test_the_interpreter_switches_threads_faster_while_workers_are_threads(
+    settings: PoolSettings,
+) -> None:
+    before = sys.getswitchinterval()
+    async with open_worker_pool(evolve(settings, switch_interval=0.00025)) as pool:
+        faster = pool.kind == "thread"
+        assert sys.getswitchinterval() == pytest.approx(0.00025 if faster else before)
+    assert sys.getswitchinterval() == before

@@ -1,4 +1,4 @@
-"""Workers that die, lie and hang, and the calls around them."""
+"""Workers that die and lie, and the calls around them."""
 
 from __future__ import annotations
 
@@ -7,32 +7,25 @@ import sys
 import threading
 import warnings
 from functools import partial
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import pytest
 import trio
-from leftovers import nothing_left, worker_threads
+from leftovers import nothing_left
+from listener import PACKETS, TRAP, Listener, decoded, poll
 from odd_workers import Trap, kinds_of, read_tickets, report, work
-from opus_reference import ReferenceDecoder, ReferenceEncoder, frames, packets
+from opus_reference import ReferenceEncoder, frames
 
-from trio_gateway.errors import PoolClosed, WorkerFailed
+from trio_gateway.errors import WorkerFailed
 from trio_gateway.settings import PoolSettings
 from trio_gateway.workers import dispatch, supervisor
 from trio_gateway.workers.pool import open_worker_pool
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    import numpy as np
-    from numpy.typing import NDArray
+    from collections.abc import Iterator
 
     from trio_gateway.workers.base import Job
-    from trio_gateway.workers.dispatch import Result
-    from trio_gateway.workers.pool import WorkerPool
-    from trio_gateway.workers.stream import Decoder
 
-PACKETS = packets(16000, 8)
-TRAP = ReferenceEncoder(16000, bitrate=12000).encode(frames(16000, 1)[0])  # shorter than others
 SETTINGS = PoolSettings(
     kind="thread", min_workers=1, max_workers=4, in_flight=600.0, drain_timeout=0.1
 )
@@ -40,54 +33,12 @@ SETTINGS = PoolSettings(
 
 @pytest.fixture(autouse=True)
 def _no_leftovers() -> Iterator[None]:
-    assert len(TRAP) not in {len(packet) for packet in PACKETS}
     with nothing_left():
         yield
 
 
 def divide_by_zero() -> int:
     return 1 // 0
-
-
-def decoded(sent: list[bytes | None]) -> list[list[int]]:
-    """What one decoder on one thread makes of it; None is a lost frame."""
-    reference = ReferenceDecoder(16000)
-    return [
-        (reference.conceal(960) if packet is None else reference.decode(packet)).tolist()
-        for packet in sent
-    ]
-
-
-class Listener:
-    """A stream and what came out of it, in order."""
-
-    def __init__(self, pool: WorkerPool) -> None:
-        self.decoder: Decoder = pool.decoder(16000)
-        self.results: list[Result] = []
-        self._expected = 0
-        self._everything = trio.Event()
-
-    def submit(self, *sent: bytes) -> None:
-        self._expected += len(sent)
-        self._everything = trio.Event()
-        for packet in sent:
-            self.decoder.submit_decode(packet, self._done)
-
-    def _done(self, result: Result) -> None:
-        self.results.append(result)
-        if len(self.results) == self._expected:
-            self._everything.set()
-
-    async def pcm(self) -> list[list[int]]:
-        with trio.fail_after(5):
-            await self._everything.wait()
-        return [cast("NDArray[np.int16]", result).tolist() for result in self.results]
-
-
-async def poll(condition: Callable[[], bool]) -> None:
-    with trio.fail_after(5):
-        while not condition():  # noqa: ASYNC110  another thread changes it
-            await trio.sleep(0.001)
 
 
 async def test_a_worker_that_dies_in_the_middle_of_a_batch_costs_one_stream_one_frame() -> None:
@@ -163,79 +114,6 @@ async def test_a_liar_that_floods_its_pipe_cannot_hang() -> None:
     with trio.fail_after(5):
         async with open_worker_pool(settings, kinds=kinds_of(flood, work)) as pool:
             await poll(lambda: pool.statistics().deaths == 1)
-
-
-async def test_a_worker_that_hangs_is_given_up_when_it_is_to_drain() -> None:
-    release = threading.Event()
-
-    def hang() -> int:
-        release.wait()
-        return 960
-
-    try:
-        async with open_worker_pool(SETTINGS, kinds=kinds_of(Trap(len(TRAP), hang))) as pool:
-            victim = Listener(pool)
-            victim.submit(TRAP)
-            await poll(lambda: pool.statistics().in_flight == 1)
-            victim.submit(PACKETS[1])
-            await pool.resize(2)
-            other = Listener(pool)
-            other.submit(*PACKETS[:3])
-            assert await other.pcm() == decoded([*PACKETS[:3]]), "the hanging one has room, too"
-            pool._supervisor.workers[0].retire()
-            assert await victim.pcm() == decoded([None, PACKETS[1]])
-            await poll(lambda: [w.state for w in pool.statistics().workers] == ["ready"] * 2)
-            assert pool.statistics().deaths == 1
-            assert pool.statistics().slots_used == 1, "the hanging thread may still write there"
-    finally:
-        release.set()
-    await poll(lambda: worker_threads() == [])
-
-
-async def test_a_worker_that_hangs_does_not_hold_up_the_end() -> None:
-    release = threading.Event()
-
-    def hang() -> int:
-        release.wait()
-        return 960
-
-    try:
-        async with open_worker_pool(SETTINGS, kinds=kinds_of(Trap(len(TRAP), hang))) as pool:
-            victim = Listener(pool)
-            victim.submit(TRAP, PACKETS[1])
-            await poll(lambda: pool.statistics().in_flight == 1)
-            started = trio.current_time()
-        assert trio.current_time() - started < 2 * SETTINGS.drain_timeout + 0.2
-        assert [type(result) for result in victim.results] == [PoolClosed, PoolClosed]
-    finally:
-        release.set()
-    await poll(lambda: worker_threads() == [])
-
-
-async def test_a_worker_that_goes_on_after_it_was_given_up_hurts_nobody() -> None:
-    release, went_on = threading.Event(), threading.Event()
-
-    def hang(job: Job) -> None:
-        report(job)
-        release.wait()
-        try:
-            work(job)
-        finally:
-            went_on.set()
-
-    try:
-        async with open_worker_pool(SETTINGS, kinds=kinds_of(hang, work)) as pool:
-            listener = Listener(pool)
-            listener.submit(PACKETS[0])
-            pool._supervisor.workers[0].retire()
-            await poll(lambda: pool.statistics().deaths == 1)
-            listener.submit(*PACKETS[1:])
-            release.set()  # now it decodes what it was given, into memory that nobody reads
-            assert await listener.pcm() == decoded([None, *PACKETS[1:]])
-            await poll(went_on.is_set)
-    finally:
-        release.set()
-    await poll(lambda: worker_threads() == [])
 
 
 async def test_whoever_dies_while_the_pool_shrinks_there_is_a_worker_afterwards(

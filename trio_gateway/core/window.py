@@ -23,6 +23,8 @@ import numpy as np
 from attrs import define, field, frozen
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from numpy.typing import NDArray
 
 __all__ = ["RELATIVE_ERROR", "Summary", "Window"]
@@ -90,7 +92,7 @@ class _Slice:
 
 
 class Window:
-    """A sliding window over durations. `record` costs 0.1 us; memory is bounded.
+    """A sliding window over durations. Memory is bounded.
 
     Args:
         span: Seconds that a value counts.
@@ -120,12 +122,15 @@ class Window:
             value: Seconds, finite. Below 0 counts as 0.
             now: Seconds.
         """
+        self.extend((value,), now)
+
+    def extend(self, values: Iterable[float], now: float) -> None:
+        """Count some that came at once. For one of many it costs a tenth of `record`."""
         current = self._current
         if now >= current.end:
             current = self._open(now)
-        unsorted = current.unsorted
-        unsorted.append(value)
-        if len(unsorted) >= UNSORTED:
+        current.unsorted.extend(values)
+        if len(current.unsorted) >= UNSORTED:
             current.sort()
 
     def summary(self, now: float) -> Summary:

@@ -5,8 +5,7 @@ frames finish in the order they came, whatever happens to the set of workers.
 Rule 2: a frame keeps its input until its result is in, so a frame whose worker died can be done
 again.
 Rule 3: the choice of worker is late. Frames wait in their streams, and a worker holds as much work
-as hides the hand-over, counted in seconds: forty decodes or four encodes, whatever libopus takes
-for them on this machine.
+as hides the hand-over, counted in seconds, whatever libopus takes for a frame on this machine.
 Rule 4: decoders before encoders: a listener forgives a late reply sooner than a lost word.
 Rule 5: a change of state is whole or it is not. Ctrl-C waits (Trio's protection), and a callback
 that raises is logged: that is its owner's bug, and the frames behind it are other people's.
@@ -43,8 +42,8 @@ __all__ = ["MAX_TICKETS", "Dispatcher", "Result"]
 
 log = structlog.get_logger(__name__)
 
-# A worker never holds more: half of what was measured to fit into any pipe in any state.
-MAX_TICKETS: Final = 128
+# A worker never holds more. 6 KiB of tickets: Linux gives a pipe 64, or 4 to who has many.
+MAX_TICKETS: Final = 256
 
 # A stream's cost follows its last frames: 1/8, as TCP's round-trip time does (RFC 6298).
 _SMOOTHING: Final = 1 / 8
@@ -93,6 +92,7 @@ class Dispatcher:
     def __exit__(self, *_: object) -> None:
         self._batches -= 1
         if not self._batches:
+            self.counters.settle(self._now)
             self._hand_out()
 
     @enable_ki_protection
@@ -157,7 +157,8 @@ class Dispatcher:
                     lane.lied = True
                     self._reserve()
                     raise WorkerFailed(f"{lane.name} {lie}")
-                self._finish(lane, result, codec_ns * 1e-9)
+                codec_s = codec_ns * 1e-9
+                self._finish(lane.finished(codec_s), result, codec_s)
             lane.flush()  # what a full pipe had not taken: this worker has just read from it
 
     @enable_ki_protection
@@ -249,13 +250,11 @@ class Dispatcher:
         # The floor keeps it to MAX_TICKETS, however cheap they are.
         lane.hand(frame, slot, length, max(stream.cost, self._in_flight / MAX_TICKETS))
 
-    def _finish(self, lane: Lane, result: int, codec_s: float) -> None:
-        frame = lane.held[0]
-        lane.finished(codec_s)
+    def _finish(self, frame: Frame, result: int, codec_s: float) -> None:
         value = self._take(frame, result)
         self._slab.release(frame.slot)
         latency = self._now - frame.submitted
-        self.counters.took(latency, codec_s, self._now)
+        self.counters.took(latency, codec_s)
         if latency > self._deadline:
             self.counters.late += 1
         stream = frame.stream

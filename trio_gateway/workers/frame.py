@@ -14,10 +14,12 @@ if TYPE_CHECKING:
 
     from trio_gateway.workers.opus import OpusState
 
-__all__ = ["Done", "Frame", "Result", "StreamQueue"]
+__all__ = ["DecodeDone", "Done", "EncodeDone", "Frame", "Result", "StreamQueue"]
 
 Result: TypeAlias = NDArray[np.int16] | bytes | Exception
 Done: TypeAlias = "Callable[[Result], None]"
+DecodeDone: TypeAlias = "Callable[[NDArray[np.int16] | Exception], None]"
+EncodeDone: TypeAlias = "Callable[[bytes | Exception], None]"
 
 # Seconds inside libopus for 60 ms, before a stream has been measured. Slow machines are the
 # reason for the high side: a worker then gets a little less until the first result is in.

@@ -78,7 +78,7 @@ class Lane:
             frame.stream.state.address, number, slot, length, frame.samples, frame.operation
         )
 
-    def finished(self, codec_s: float) -> None:
+    def finished(self, codec_s: float) -> Frame:
         """Let go of the oldest frame, which took so many seconds."""
         frame = self.held.popleft()
         self.frames += 1
@@ -86,6 +86,7 @@ class Lane:
         self.load -= frame.cost
         if not self.held and not self.closed:
             self.load = 0.0  # and not what rounding left
+        return frame
 
     def flush(self) -> None:
         """Send what has been handed out. What the pipe does not take goes with the next flush."""

@@ -21,8 +21,10 @@ if TYPE_CHECKING:
 __all__ = ["Batch", "describe", "run", "work"]
 
 # Completions leave at least this often during a batch: in a burst of 64 encodes the first result is
-# seen after 1.4 ms instead of 26, for 7 % more CPU. One write per frame would cost 11 to 48 %.
-FLUSH_NS: Final = 1_000_000
+# seen after 2 ms and not after 26. Each time wakes the Trio thread, and of two cores it takes one
+# from a worker. With 1 ms, decoding with threads reached 0.72 of the bare codec, with 2 ms 0.80;
+# encoding at complexity 5 with interpreters 0.93 and 0.96.
+FLUSH_NS: Final = 2_000_000
 
 # Nanoseconds; what the field in a completion holds.
 LONGEST: Final = 0xFFFF_FFFF

@@ -65,7 +65,10 @@ class PoolStatistics:
     pending_frame_s: float
     """Integral of (waiting + in flight) over time: difference / elapsed is the mean."""
     waiting_frame_s: float
-    """Integral of waiting over time."""
+    """Integral of the frames that no worker is at work on over time: pending_frame_s - busy_s.
+
+    Frames that a worker holds behind another one wait as much as those that none has yet.
+    """
     slots: int
     slots_used: int
 
@@ -94,21 +97,34 @@ class Counters:
         self.late = 0
         self.busy_s = 0.0
         self.pending_frame_s = 0.0
-        self.waiting_frame_s = 0.0
         self.latency = Window(window)
         self.codec = Window(window)
+        self._latencies: list[float] = []
+        self._codecs: list[float] = []
         self._counted_at = now
+
+    @property
+    def waiting_frame_s(self) -> float:
+        """See PoolStatistics."""
+        return max(self.pending_frame_s - self.busy_s, 0.0)
 
     def until(self, now: float) -> None:
         """Bring the integrals up to `now`: to be called before `waiting` or `in_flight` change."""
         elapsed = now - self._counted_at
         self._counted_at = now
-        self.waiting_frame_s += elapsed * self.waiting
         self.pending_frame_s += elapsed * (self.waiting + self.in_flight)
 
-    def took(self, latency: float, codec_s: float, now: float) -> None:
+    def took(self, latency: float, codec_s: float) -> None:
         """Record a frame that a worker has finished: its seconds in the pool, and in libopus."""
         self.in_flight -= 1
         self.busy_s += codec_s
-        self.codec.record(codec_s, now)
-        self.latency.record(latency, now)
+        self._latencies.append(latency)
+        self._codecs.append(codec_s)
+
+    def settle(self, now: float) -> None:
+        """Put what was recorded into the windows: to be called when a batch is over."""
+        if self._latencies:
+            self.latency.extend(self._latencies, now)
+            self.codec.extend(self._codecs, now)
+            self._latencies.clear()
+            self._codecs.clear()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self, cast
+from functools import cache, cached_property
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import numpy as np
 import outcome
@@ -20,13 +21,15 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from trio_gateway.workers.dispatch import Dispatcher
-    from trio_gateway.workers.frame import Done, Result
+    from trio_gateway.workers.frame import DecodeDone, EncodeDone, Result
     from trio_gateway.workers.opus import OpusState
 
 __all__ = ["Decoder", "Encoder", "Stream"]
 
+_INT16 = np.dtype(np.int16)
+
 # Frame lengths that opus_encode takes, in units of 1/400 s (2.5 ms): opus_encoder.h.
-_FRAME_UNITS = frozenset({1, 2, 4, 8, 16, 24, 32, 40, 48})
+_FRAME_UNITS = (1, 2, 4, 8, 16, 24, 32, 40, 48)
 
 
 class Stream:
@@ -45,6 +48,7 @@ class Stream:
         if rate not in SAMPLE_RATES:
             raise ValueError(f"sample rate {rate}: Opus takes {SAMPLE_RATES}")
         self.rate = rate
+        self._room = rate * MAX_FRAME_MS // 1000  # samples of the longest frame
         self._dispatcher = dispatcher
         self._on_close = on_close
         self._queue = StreamQueue(make_state, rate, max_backlog, max_packet_bytes)
@@ -69,7 +73,7 @@ class Stream:
         self,
         operation: int,
         samples: int,
-        done: Done,
+        done: Callable[[Any], None],
         *,
         packet: bytes = b"",
         pcm: NDArray[np.int16] | None = None,
@@ -125,6 +129,7 @@ class Decoder(Stream):
             FrameDropped: More frames came after it than the backlog holds, or the stream closed.
             PoolClosed: The stream or the pool was closed before.
             WorkerFailed: Two workers were lost over this packet.
+            ValueError: It is empty, or longer than MAX_PACKET_BYTES.
         """
         _check_packet(packet)
         return cast("NDArray[np.int16]", await self._perform(DECODE, self._room, packet=packet))
@@ -140,19 +145,21 @@ class Decoder(Stream):
         self._check_samples(samples)
         return cast("NDArray[np.int16]", await self._perform(RECOVER, samples, packet=packet))
 
-    def submit_decode(self, packet: bytes, done: Done) -> None:
+    def submit_decode(self, packet: bytes, done: DecodeDone) -> None:
         """`decode` with a callback."""
         _check_packet(packet)
         self._submit(DECODE, self._room, done, packet=packet)
 
-    def submit_conceal(self, samples: int, done: Done) -> None:
+    def submit_conceal(self, samples: int, done: DecodeDone) -> None:
         """`conceal` with a callback."""
         self._check_samples(samples)
         self._submit(CONCEAL, samples, done)
 
-    @property
-    def _room(self) -> int:
-        return self.rate * MAX_FRAME_MS // 1000
+    def submit_recover(self, packet: bytes, samples: int, done: DecodeDone) -> None:
+        """`recover` with a callback."""
+        _check_packet(packet)
+        self._check_samples(samples)
+        self._submit(RECOVER, samples, done, packet=packet)
 
     def _check_samples(self, samples: int) -> None:
         if samples <= 0 or samples * 400 % self.rate or samples > self._room:
@@ -162,13 +169,14 @@ class Decoder(Stream):
 class Encoder(Stream):
     """One Opus encoder, mono. Frames are encoded in the order of the calls."""
 
-    @property
+    @cached_property
     def lookahead(self) -> int:
         """Samples at `rate` by which what is decoded lags behind what was encoded.
 
         In a file it is the pre-skip (RFC 7845 section 5.1, counted at 48 kHz there).
         """
-        return self._queue.state.ask(GET_LOOKAHEAD)
+        # Of a state of its own: a worker may be at work on the stream's.
+        return self._queue.make_state().ask(GET_LOOKAHEAD)
 
     async def encode(self, pcm: NDArray[np.int16]) -> bytes:
         """Encode one frame.
@@ -178,22 +186,29 @@ class Encoder(Stream):
 
         Raises:
             CodecError, FrameDropped, PoolClosed, WorkerFailed: As for `Decoder.decode`.
+            ValueError: That is no PCM, or not as long as an Opus frame.
         """
         self._check_pcm(pcm)
         return cast("bytes", await self._perform(ENCODE, len(pcm), pcm=pcm))
 
-    def submit_encode(self, pcm: NDArray[np.int16], done: Done) -> None:
+    def submit_encode(self, pcm: NDArray[np.int16], done: EncodeDone) -> None:
         """`encode` with a callback `done(packet_or_exception)`; `pcm` must not change meanwhile."""
         self._check_pcm(pcm)
         self._submit(ENCODE, len(pcm), done, pcm=pcm)
 
     def _check_pcm(self, pcm: NDArray[np.int16]) -> None:
-        if pcm.dtype != np.int16 or pcm.ndim != 1:
+        if not (pcm.dtype is _INT16 or pcm.dtype == _INT16) or pcm.ndim != 1:  # == takes 10 times
             raise ValueError(
                 f"PCM is {pcm.dtype} of shape {pcm.shape}; int16 of shape (n,) is needed"
             )
-        if len(pcm) * 400 % self.rate or len(pcm) * 400 // self.rate not in _FRAME_UNITS:
+        if len(pcm) not in _frame_lengths(self.rate):
             raise ValueError(f"{len(pcm)} samples at {self.rate} Hz are no Opus frame length")
+
+
+@cache
+def _frame_lengths(rate: int) -> frozenset[int]:
+    """Samples, at `rate` Hz."""
+    return frozenset(rate * units // 400 for units in _FRAME_UNITS)
 
 
 def _check_packet(packet: bytes) -> None:

@@ -4,8 +4,13 @@ Rule 1: workers start one at a time, under a lock. Interpreters have to, on a CP
 when one of them imports ctypes at the wrong moment (codec.py, rule 2). And so nobody starts one
 that somebody else has just started.
 Rule 2: `target` is what there should be. A worker that dies is replaced while there are fewer.
-Rule 3: the runner of a worker that has ended is parked and used again. That of a worker that hangs
-is lost, with all that it was lent.
+Rule 3: a worker that was abandoned is replaced at once. What it was lent (runner, codec states,
+slots) is nobody's until its thread returns. When the pool closes, such threads get what is left of
+the time; who has not returned by then keeps its loan as long as the process lives.
+
+A thread that is inside libopus for ever does no harm when the process ends: it is a daemon. With an
+interpreter around it, CPython 3.13 ends normally, too; 3.14 crashes at the very end, and nothing
+can prevent that but os._exit.
 """
 
 from __future__ import annotations
@@ -21,6 +26,8 @@ from trio_gateway.errors import PoolClosed, WorkerFailed
 from trio_gateway.workers.affinity import least_used_core
 from trio_gateway.workers.interpreter import interpreters_work
 from trio_gateway.workers.loop import describe
+from trio_gateway.workers.runners import MAKE_TIMEOUT, Runners
+from trio_gateway.workers.watch import LOOKS
 from trio_gateway.workers.worker import Worker
 
 if TYPE_CHECKING:
@@ -39,8 +46,8 @@ log = structlog.get_logger(__name__)
 # guess, long enough that a broken library costs nothing.
 RETRY = 1.0
 
-# What a thread that hangs inside libopus may still write to: kept as long as the process.
-_ABANDONED: list[object] = []
+# What threads that hang inside libopus may still write to, kept beyond the life of their pools.
+_LENT: set[tuple[Worker, Slab]] = set()
 
 
 class Supervisor:
@@ -57,7 +64,8 @@ class Supervisor:
         kind: Of the workers that it starts.
         workers: All that live, draining ones too.
         target: How many there should be; draining ones do not count.
-        deaths: Workers that ended without having been asked to, or hung when they were.
+        deaths: Workers that ended without having been asked to, or hung.
+        hanging: Workers that were abandoned, and whose threads have not returned yet.
     """
 
     def __init__(
@@ -74,17 +82,19 @@ class Supervisor:
         self.workers: list[Worker] = []
         self.target = 0
         self.deaths = 0
+        self.hanging: set[Worker] = set()
         self.closing = False
         self._settings = settings
-        self._kinds = kinds
         self._dispatcher = dispatcher
         self._slab = slab
         self._library = library
-        self._parked: list[Runner] = []
+        self._runners = Runners(kinds)
+        self._somebody_returned = trio.Event()
         self._names = count(1)
         self._nursery: trio.Nursery
         self._starting = trio.Lock()
         self._resizing = trio.Lock()
+        self._watching = trio.CancelScope(shield=True)
 
     async def open(self, nursery: trio.Nursery) -> None:
         """Start `min_workers` in `nursery`; with kind "auto" as threads, if all else fails.
@@ -93,6 +103,7 @@ class Supervisor:
             WorkerFailed: They do not start.
         """
         self._nursery = nursery
+        nursery.start_soon(self._watch)
         try:
             await self.resize(self._settings.min_workers)
         except WorkerFailed as error:
@@ -100,7 +111,7 @@ class Supervisor:
                 raise
             log.warning("interpreters do not start here, taking threads", why=str(error))
             self.target = 0
-            await self._end_all()
+            await self._end_all(trio.current_time() + MAKE_TIMEOUT)
             self.kind = "thread"
             await self.resize(self._settings.min_workers)
 
@@ -116,6 +127,7 @@ class Supervisor:
             before, self.target = self.target, workers
             try:
                 await self._grow()
+                self._check_open()
                 while len(active := self._active()) > self.target:
                     surplus = min(active, key=lambda worker: len(worker.lane.held))
                     surplus.retire()
@@ -130,19 +142,28 @@ class Supervisor:
     async def close(self) -> None:
         """Retire all and take down their runners.
 
-        Shielded. Workers have the drain timeout, and runners the same again; what is left then is
-        lost, and said to be.
+        Shielded. Workers have the drain timeout, those that hang and all runners the same again;
+        what is left then is lost, and said to be.
         """
         self.closing = True
         self.target = 0
         for worker in self.workers:
             worker.retire()
-        patience = 2 * self._settings.drain_timeout
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + patience) as scope:
+        now = trio.current_time()
+        patience = self._settings.drain_timeout
+        self._runners.hurry(now + patience)
+        deadline = now + 2 * patience
+        with trio.CancelScope(shield=True, deadline=deadline):
             async with self._starting:  # a start that is under way ends here, one way or another
-                await self._end_all()
-        if scope.cancelled_caught:
-            log.error("workers left behind", workers=len(self.workers), runners=len(self._parked))
+                await self._end_all(deadline)
+            while self.hanging:
+                await self._somebody_returned.wait()
+                await self._runners.take_down(deadline)
+        self._watching.cancel()
+        if left := [*self.workers, *self.hanging]:
+            log.error("workers left behind", workers=sorted(worker.name for worker in left))
+        if self._runners.parked:
+            log.error("runners left behind", runners=len(self._runners.parked))
 
     def _active(self) -> list[Worker]:
         return [worker for worker in self.workers if not worker.lane.closed]
@@ -155,19 +176,8 @@ class Supervisor:
     async def _grow(self) -> None:
         async with self._starting:
             for _ in range(self.target - len(self._active())):
-                runner = self._parked.pop() if self._parked else await self._make_runner()
+                runner = await self._runners.take(self.kind)
                 await self._nursery.start(self._supervise, runner)
-
-    async def _make_runner(self) -> Runner:
-        runner = self._kinds[self.kind]()
-        try:
-            # Not to be cancelled: an interpreter that is abandoned crashes the process at its end.
-            await trio.to_thread.run_sync(runner.prepare, limiter=trio.CapacityLimiter(1))
-        except WorkerFailed:
-            raise
-        except Exception as error:  # no thread, no memory, no descriptors
-            raise WorkerFailed(describe(error)) from error
-        return runner
 
     @enable_ki_protection
     async def _supervise(
@@ -182,9 +192,11 @@ class Supervisor:
             await worker.run(task_status=task_status)
         finally:
             if worker is not None and worker.abandoned:
-                _ABANDONED.append((worker, self._slab))
+                self._nursery.start_soon(self._have_back, worker)
+                self.hanging.add(worker)
+                _LENT.add((worker, self._slab))
             else:
-                self._parked.append(runner)
+                self._runners.parked.append(runner)
             if worker is not None:
                 self.workers.remove(worker)
                 worker.gone.set()
@@ -203,6 +215,7 @@ class Supervisor:
                 library=self._library,
                 core=self._choose_core(),
                 drain_timeout=self._settings.drain_timeout,
+                hang_timeout=self._settings.hang_timeout,
             )
         except OSError as error:
             raise WorkerFailed(describe(error)) from error
@@ -211,6 +224,32 @@ class Supervisor:
         if not self._settings.pin_workers:
             return None
         return least_used_core(worker.core for worker in self.workers)
+
+    @enable_ki_protection
+    async def _watch(self) -> None:
+        """Look at all workers at once: frames of one that hangs must not go to another one.
+
+        Shielded until the pool has closed, as the workers are.
+        """
+        with self._watching:
+            while True:
+                await trio.sleep(self._settings.hang_timeout / LOOKS)
+                now = trio.current_time()
+                for worker in tuple(self.workers):
+                    worker.give_up_if_it_hangs(now)
+
+    @enable_ki_protection
+    async def _have_back(self, worker: Worker) -> None:
+        """Wait for the thread of an abandoned worker, and take back what it was lent."""
+        await worker.returned.wait()
+        log.info("a worker that was given up has returned", worker=worker.name)
+        _LENT.remove((worker, self._slab))
+        self.hanging.remove(worker)
+        for slot in worker.slots:
+            self._slab.release(slot)
+        self._runners.parked.append(worker.runner)
+        self._somebody_returned.set()
+        self._somebody_returned = trio.Event()
 
     async def _replace(self, delay: float) -> None:
         while not self.closing:
@@ -225,14 +264,9 @@ class Supervisor:
             else:
                 return
 
-    async def _end_all(self) -> None:
+    async def _end_all(self, deadline: float) -> None:
         """Wait until all workers are gone, then take down their runners."""
         while self.workers:
             self.workers[0].retire()
             await self.workers[0].gone.wait()
-        while self._parked:
-            runner = self._parked.pop()
-            try:
-                await trio.to_thread.run_sync(runner.close, limiter=trio.CapacityLimiter(1))
-            except WorkerFailed as error:
-                log.warning("runner not taken down", kind=runner.kind, why=str(error))
+        await self._runners.take_down(deadline)

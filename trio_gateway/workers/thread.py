@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from attrs import astuple
@@ -11,9 +13,27 @@ from trio_gateway.workers import loop
 from trio_gateway.workers.base import Runner
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from trio_gateway.workers.base import Job
 
-__all__ = ["ThreadRunner"]
+__all__ = ["ThreadRunner", "switching_every"]
+
+
+@contextmanager
+def switching_every(seconds: float | None) -> Iterator[None]:
+    """Have `sys.setswitchinterval(seconds)` inside, or leave it alone for None.
+
+    A worker that comes back from libopus waits this long, at worst, for a GIL that somebody holds.
+    """
+    before = sys.getswitchinterval()
+    if seconds is not None:
+        sys.setswitchinterval(seconds)
+    try:
+        yield
+    finally:
+        if seconds is not None:
+            sys.setswitchinterval(before)
 
 
 class ThreadRunner(Runner):

@@ -4,10 +4,10 @@ Rule 1: draining is end-of-file. `retire` hands out no more, writes STOP, closes
 loop finishes what it was given, reads the end and returns; nothing can be lost.
 Rule 2: a worker that is ready lives until it is retired. It does not hear the cancellation of what
 is around the pool: the body of the pool may still need it while it unwinds.
-Rule 3: what follows on `retire` is shielded, and bounded by the drain timeout: a worker that is
-still inside libopus then is abandoned, its memory never used again. Until it is retired, nobody
-notices that a worker hangs.
-Rule 4: each end of a pipe has one owner, which closes it once. The thread has the worker's two ends
+Rule 3: what follows on `retire` is shielded, and bounded by the drain timeout.
+Rule 4: a worker that does not come out of libopus, by then or within the hang timeout while it is
+at work, is abandoned. Its thread cannot be ended; what it was lent is nobody else's until it is.
+Rule 5: each end of a pipe has one owner, which closes it once. The thread has the worker's two ends
 from the moment it runs, the task has the others.
 """
 
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 import threading
+from contextlib import suppress
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,7 @@ from trio_gateway.workers.lane import Lane
 from trio_gateway.workers.loop import describe
 from trio_gateway.workers.slab import MAX_PACKET_BYTES, SLOT_BYTES
 from trio_gateway.workers.statistics import WorkerStatistics
+from trio_gateway.workers.watch import Watch
 from trio_gateway.workers.wire import REQUEST_BYTES, TICKET
 
 if TYPE_CHECKING:
@@ -56,11 +58,15 @@ class Worker:
         library: Path of libopus.
         core: The only one that it shall run on, if any.
         drain_timeout: Seconds between `retire` and giving the worker up.
+        hang_timeout: Seconds that it may hold a ticket and report nothing.
 
     Attributes:
         retiring: It was asked to end while it lived.
-        failure: Why it died, if it said.
-        gone: Set by whoever started it, when nothing more will come of it.
+        failure: Why it died, if that is known.
+        gone: Set by whoever started it, when no frame will come of it any more.
+        returned: Its thread has left the runner, abandoned or not.
+        slots: Where the frames lie that it held when it was abandoned.
+        abandoned: Its thread was given up, and may yet touch what it was lent.
 
     Raises:
         OSError: There are no descriptors left for its pipes.
@@ -76,6 +82,7 @@ class Worker:
         library: str,
         core: int | None,
         drain_timeout: float,
+        hang_timeout: float,
     ) -> None:
         self.name = name
         self.runner = runner
@@ -84,8 +91,12 @@ class Worker:
         self.retiring = False
         self.failure: str | None = None
         self.gone = trio.Event()
+        self.returned = trio.Event()
+        self.slots: list[int] = []
+        self.abandoned = False
         self._dispatcher = dispatcher
         self._drain_timeout = drain_timeout
+        self._watch = Watch(self.lane, hang_timeout)
         self._scope = trio.CancelScope()
         self._life = trio.CancelScope(shield=True)
         self._ended = trio.Event()
@@ -95,11 +106,6 @@ class Worker:
         self._job = Job(
             self._request_read, self._reply_write, slab, SLOT_BYTES, MAX_PACKET_BYTES, library
         )
-
-    @property
-    def abandoned(self) -> bool:
-        """Whether its thread was given up, and may yet touch what it was lent."""
-        return self._ended.is_set() and self._in_thread
 
     @property
     def died(self) -> bool:
@@ -154,6 +160,18 @@ class Worker:
         self._request_write = -1
 
     @enable_ki_protection
+    def give_up_if_it_hangs(self, now: float) -> None:
+        """Have a look, as often as `watch.py` wants it."""
+        if self._watch.look(now) is None:
+            return
+        self._take_replies(trio.TASK_STATUS_IGNORED)  # perhaps it is we who have not listened
+        silent = self._watch.look(now)
+        if silent is not None:
+            self.failure = self.failure or f"hangs: it has reported nothing for {silent:.1f} s"
+            self.retire()
+            self._life.cancel()
+
+    @enable_ki_protection
     async def _live(self, task_status: trio.TaskStatus[None]) -> None:
         try:
             with self._life:
@@ -165,7 +183,13 @@ class Worker:
         finally:
             self._take_replies(task_status)  # what it said last
             self._dispatcher.lanes.remove(self.lane)
-            self._dispatcher.lane_lost(self.lane, still_running=self._in_thread)
+            # Asked once, and of the thread: when it was we who stood still, it may have left before
+            # Trio could say so.
+            self.abandoned = self._in_thread
+            if self.abandoned:
+                self.failure = self.failure or f"did not end in {self._drain_timeout:g} s"
+                self.slots = [frame.slot for frame in self.lane.held]
+            self._dispatcher.lane_lost(self.lane, still_running=self.abandoned)
             self._stop_listening()
             self._ended.set()
 
@@ -173,6 +197,7 @@ class Worker:
         try:
             await trio.to_thread.run_sync(
                 self._thread,
+                trio.lowlevel.current_trio_token(),
                 abandon_on_cancel=True,
                 limiter=trio.CapacityLimiter(1),
                 thread_name=self.name,
@@ -184,15 +209,17 @@ class Worker:
             if self._far_ends_taken.acquire(blocking=False):  # no thread has run, none will
                 self._close_far_ends()
                 self._in_thread = False
-        self._in_thread = False
 
-    def _thread(self) -> None:
+    def _thread(self, token: trio.lowlevel.TrioToken) -> None:
         if self._far_ends_taken.acquire(blocking=False):
             try:
                 with pinned(self.core):
                     self.runner.run(self._job)
             finally:
                 self._close_far_ends()
+                self._in_thread = False
+                with suppress(trio.RunFinishedError):
+                    token.run_sync_soon(self.returned.set)
 
     def _close_far_ends(self) -> None:
         os.close(self._request_read)
@@ -200,10 +227,11 @@ class Worker:
 
     @enable_ki_protection
     async def _hear(self, task_status: trio.TaskStatus[None]) -> None:
-        while True:
-            await trio.lowlevel.wait_readable(self._reply_read)
-            if not self._take_replies(task_status):
-                return
+        with suppress(trio.ClosedResourceError):  # somebody else has read a lie
+            while True:
+                await trio.lowlevel.wait_readable(self._reply_read)
+                if not self._take_replies(task_status):
+                    return
 
     def _take_replies(self, task_status: trio.TaskStatus[None]) -> bool:
         """Read once. False when no more comes, or nothing that can be believed."""
@@ -230,6 +258,7 @@ class Worker:
 
     def _stop_listening(self) -> None:
         if self._reply_read >= 0:
+            trio.lowlevel.notify_closing(self._reply_read)
             os.close(self._reply_read)
             self._reply_read = -1
 
