@@ -3,19 +3,25 @@ from __future__ import annotations
 import gc
 from typing import TYPE_CHECKING
 
+import pytest
 import trio
 from attrs import define, evolve, field
+from readings import a_pool
 from structlog.testing import capture_logs
 
 from trio_gateway.core.scaling import ScalingPolicy, Signals
 from trio_gateway.errors import WorkerFailed
+from trio_gateway.metrics.sampler import ProcessUsage, Sampler
 from trio_gateway.scaler import KEPT, Scaler
-from trio_gateway.settings import ScalingSettings
+from trio_gateway.settings import PoolSettings, ScalingSettings
+from trio_gateway.workers.pool import open_worker_pool
+from trio_gateway.workers.statistics import Counters
 
 if TYPE_CHECKING:
     from trio.testing import MockClock
 
     from trio_gateway.core.scaling import ScalingEvent
+    from trio_gateway.workers.statistics import PoolStatistics
 
 POLICY = ScalingPolicy(settings=ScalingSettings(), min_workers=2, max_workers=8, cores=8)
 IDLE = Signals(workers=2, load=0.0, cpu=1.0, latency=0.0, queue=0, offered=0.0)
@@ -101,6 +107,11 @@ async def test_every_change_is_an_event_and_a_log_line(
             "before": 2,
             "workers": 3,
             "reason": "load 85 % > 70 %",
+            "load": 85.0,
+            "cpu": 40.0,
+            "latency_ms": 20.0,
+            "queue": 0,
+            "offered": 1.0,
         }
     ]
 
@@ -120,6 +131,55 @@ async def test_a_refusal_is_a_debug_line_and_no_event(
     assert not scaler.events
     assert scaler.last is not None
     assert scaler.last.kind == "refused"
+
+
+async def test_a_refusal_that_stays_the_same_is_one_line(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    pool = FakePool()
+    with capture_logs() as logs:
+        nursery.start_soon(a_scaler(pool).run)
+        pool.set(evolve(BETWEEN, queue=30))
+        await trio.sleep(0.5)  # up
+        await trio.sleep(20)  # refused every second, by the cooldown
+        pool.set(BETWEEN)
+        await trio.sleep(10)  # calm at a check
+        pool.workers = 8
+        pool.set(evolve(BETWEEN, queue=30))
+        await trio.sleep(3600)  # refused every second, by the maximum
+    said = [(line["log_level"], line["reason"]) for line in logs]
+    assert said == [
+        ("info", "spike: queue 30 > 6"),
+        ("debug", "spike: would scale up (queue 30 > 9), cooldown 29 s left"),
+        ("debug", "spike: would scale up (queue 30 > 24), already at the maximum of 8"),
+    ]
+    assert {**logs[-1], "reason": ""} == {
+        "event": "not scaled",
+        "log_level": "debug",
+        "workers": 8,
+        "reason": "",
+        "load": 50.0,
+        "cpu": 40.0,
+        "latency_ms": 20.0,
+        "queue": 30,
+        "offered": 1.0,
+    }
+
+
+async def test_the_same_refusal_on_another_day_is_a_line_again(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    pool = FakePool(workers=8)
+    scaler = a_scaler(pool)
+    with capture_logs() as logs:
+        nursery.start_soon(scaler.run)
+        for load in (85.0, 50.0, 90.0):
+            pool.set(evolve(BETWEEN, load=load))
+            await trio.sleep(20)
+    assert [line["reason"].split(",")[0] for line in logs] == [
+        "would scale up (load 85 % > 70 %)",
+        "would scale up (load 90 % > 70 %)",
+    ]
 
 
 async def test_the_cooldown_begins_when_the_workers_are_there(
@@ -157,6 +217,24 @@ async def test_signals_are_those_since_the_last_change(
     assert set(pool.spans[1::2]) == {0}
 
 
+async def test_a_sample_from_before_the_last_change_is_not_looked_at(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    start = trio.current_time()
+    pool = FakePool()
+    scaler = a_scaler(pool)
+    scaler.policy = evolve(POLICY, min_workers=4)
+    # A sampler that stands still: it says 2 workers for ever.
+    signals = evolve(BETWEEN, at=start)
+    scaler._signals = lambda _span: signals
+    nursery.start_soon(scaler.run)
+    await trio.sleep(30.5)
+    assert [event.time for event in scaler.events] == [start]
+    signals = evolve(BETWEEN, at=start + 30.2)
+    await trio.sleep(1)
+    assert [event.time for event in scaler.events] == [start, start + 31]
+
+
 async def test_ticks_may_be_rarer_than_the_window_is_long(
     nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
@@ -183,6 +261,120 @@ async def test_a_resize_that_fails_is_logged_and_tried_again_after_the_cooldown(
         pool.error = None
         await trio.sleep(20)
     assert pool.workers == 3
+
+
+@define
+class CountedPool:
+    """The real counters and the real window, without frames: the test says what passed."""
+
+    window: float = 10.0
+    workers: int = 2
+    counters: Counters = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.counters = Counters(self.window, trio.current_time())
+
+    def statistics(self) -> PoolStatistics:
+        now, counters = trio.current_time(), self.counters
+        counters.until(now)
+        return a_pool(
+            target=self.workers,
+            waiting=counters.waiting,
+            decoded=counters.decoded,
+            frames=counters.decoded,
+            busy_s=counters.busy_s,
+            latency=counters.latency.summary(now),
+            codec=counters.codec.summary(now),
+            pending_frame_s=counters.pending_frame_s,
+            waiting_frame_s=counters.waiting_frame_s,
+        )
+
+    async def resize(self, workers: int) -> None:
+        self.workers = workers
+
+    def frame(self, latency: float) -> None:
+        self.counters.decoded += 1
+        self.counters.in_flight += 1
+        self.counters.took(latency, 0.0002)
+        self.counters.settle(trio.current_time())
+
+    async def calm(self, seconds: int) -> None:
+        for _ in range(seconds * 10):
+            self.frame(0.0004)
+            await trio.sleep(0.1)
+
+    def scaler(self) -> tuple[Sampler, Scaler]:
+        sampler = Sampler(self.statistics, cores=8.0, process=lambda: ProcessUsage(0.0, 0))
+        policy = evolve(POLICY, latency_window=self.window)
+        return sampler, Scaler(policy, signals=sampler.signals, resize=self.resize)
+
+
+@pytest.mark.parametrize("window", [10.0, 70.0])
+async def test_one_late_frame_adds_one_worker_and_is_forgotten(
+    window: float, nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    pool = CountedPool(window)
+    sampler, scaler = pool.scaler()
+    nursery.start_soon(sampler.run)
+    nursery.start_soon(scaler.run)
+    await pool.calm(3)
+    pool.frame(0.080)
+    await pool.calm(300)
+    assert [(event.before, event.after) for event in scaler.events] == [(2, 3), (3, 2)]
+    assert scaler.events[0].reason == "spike: latency 80 ms > 50 ms"
+
+
+async def test_a_spike_five_minutes_ago_says_nothing(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    pool = CountedPool()
+    sampler, scaler = pool.scaler()
+    nursery.start_soon(sampler.run)
+    nursery.start_soon(scaler.run)
+    await pool.calm(20)
+    before = sampler.signals(10.0)
+    pool.statistics()  # brings the integrals up to now
+    pool.counters.waiting = 300
+    await pool.calm(2)
+    pool.statistics()
+    pool.counters.waiting = 0
+    for _ in range(300):
+        pool.frame(0.9)
+    during = sampler.signals(10.0)
+    await pool.calm(300)
+    after = sampler.signals(10.0)
+    assert before is not None
+    assert during is not None
+    assert after is not None
+    assert during.queue > 30
+    assert [event.after for event in scaler.events] == [3, 2]
+    for name in ("load", "cpu", "latency", "queue", "offered"):
+        # To a frame in the window: it counts whole frames.
+        assert getattr(after, name) == pytest.approx(getattr(before, name), abs=1e-4), name
+
+
+async def test_real_workers_go_one_after_another() -> None:
+    seen: list[tuple[int, int]] = []
+    with trio.fail_after(20):
+        async with (
+            open_worker_pool(PoolSettings(min_workers=5, kind="thread")) as pool,
+            trio.open_nursery() as nursery,
+        ):
+
+            def signals(_span: float) -> Signals:
+                return evolve(IDLE, workers=pool.statistics().target)
+
+            scaler = Scaler(evolve(POLICY, max_workers=2), signals=signals, resize=pool.resize)
+            nursery.start_soon(scaler.run)
+            while not scaler.events:
+                states = [worker.state for worker in pool.statistics().workers]
+                seen.append((states.count("ready"), states.count("draining")))
+                await trio.lowlevel.checkpoint()
+            nursery.cancel_scope.cancel()
+    assert max(draining for _, draining in seen) <= 1
+    assert sorted({ready for ready, _ in seen} - {2}, reverse=True) == [5, 4, 3]
+    (event,) = scaler.events
+    assert (event.before, event.after) == (5, 2)
 
 
 async def test_it_can_be_cancelled_while_the_pool_is_resized(autojump_clock: MockClock) -> None:

@@ -184,6 +184,7 @@ class Gateway:
                 min_workers=settings.pool.min_workers,
                 max_workers=settings.pool.max_workers,
                 cores=self.sampler.cores,
+                latency_window=settings.metrics.window,
             ),
             signals=self.sampler.signals,
             resize=pool.resize,

@@ -1,4 +1,8 @@
-"""The loop around the scaling policy: measure, ask, resize, say what was done and why."""
+"""The loop around the scaling policy: measure, ask, resize, say what was done and why.
+
+Changes are logged at info. Refusals at debug, each once: a spike that meets a cooldown is refused
+every second, and nobody reads thirty lines that differ in the seconds left. `Scaler.last` has them.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,7 @@ from trio_util import periodic
 from trio_gateway.core.scaling import ScalerState, ScalingEvent, evaluate
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
 
     from trio_gateway.core.scaling import Decision, ScalingPolicy, Signals
 
@@ -62,6 +66,7 @@ class Scaler:
         self._on_event = on_event
         self._tick = tick
         self._state = ScalerState()
+        self._refused = ""  # what was refused last
 
     async def run(self) -> None:
         """Scale until cancelled."""
@@ -74,12 +79,10 @@ class Scaler:
         now = trio.current_time()
         # What was measured before the last change says nothing about the pool of now, and a sample
         # from before it does not even know how many workers there are.
-        unchanged = now - self._state.changed_at
-        if unchanged < self._tick:
-            return
-        window = self._signals(min(self.policy.settings.window, unchanged))
+        changed_at = self._state.changed_at
+        window = self._signals(min(self.policy.settings.window, now - changed_at))
         recent = self._signals(0)
-        if window is None or recent is None:
+        if window is None or recent is None or recent.at <= changed_at:
             return
         decision, self._state = evaluate(self.policy, window, recent, self._state, now)
         if decision is None:
@@ -87,8 +90,14 @@ class Scaler:
         self.last = decision
         if decision.after != decision.before:
             await self._change(decision)
-        elif decision.kind == "refused":
-            log.debug("not scaled", workers=decision.before, reason=decision.reason)
+        elif decision.refused and decision.refused != self._refused:
+            log.debug(
+                "not scaled",
+                workers=decision.before,
+                reason=decision.reason,
+                **_as_fields(decision.signals),
+            )
+        self._refused = decision.refused
 
     async def _change(self, decision: Decision) -> None:
         try:
@@ -110,6 +119,23 @@ class Scaler:
             signals=decision.signals,
         )
         self.events.append(event)
-        log.info("scaled", workers=event.after, before=event.before, reason=event.reason)
+        log.info(
+            "scaled",
+            before=event.before,
+            workers=event.after,
+            reason=event.reason,
+            **_as_fields(event.signals),
+        )
         if self._on_event is not None:
             self._on_event(event)
+
+
+def _as_fields(signals: Signals) -> Mapping[str, float]:
+    """Return signals as a log line has them, rounded to what is read of them."""
+    return {
+        "load": round(signals.load, 1),
+        "cpu": round(signals.cpu, 1),
+        "latency_ms": round(signals.latency * 1000, 1),
+        "queue": signals.queue,
+        "offered": round(signals.offered, 2),
+    }

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from attrs import evolve
+from attrs import asdict, evolve
 
 from trio_gateway.core.scaling import (
     Decision,
@@ -11,9 +11,24 @@ from trio_gateway.core.scaling import (
     decide,
     evaluate,
 )
-from trio_gateway.settings import ScalingSettings
+from trio_gateway.settings import PoolSettings, ScalingSettings
 
 POLICY = ScalingPolicy(settings=ScalingSettings(), min_workers=2, max_workers=8, cores=8)
+TABLE = {
+    "load_up": 70.0,
+    "cpu_up": 60.0,
+    "latency_up": 0.050,
+    "queue_per_worker_up": 3.0,
+    "cooldown_up": 30.0,
+    "load_down": 30.0,
+    "cpu_down": 30.0,
+    "latency_down": 0.010,
+    "cooldown_down": 60.0,
+    "frames_per_worker": 5.0,
+    "interval": 10.0,
+}
+"""The defaults that were asked for. What is retired only "= 0" of, the queue, has no setting."""
+
 IDLE = Signals(workers=4, load=1.0, cpu=5.0, latency=0.001, queue=0, offered=0.1)
 BETWEEN = Signals(workers=4, load=50.0, cpu=45.0, latency=0.020, queue=0, offered=2.0)
 NEVER = ScalerState()
@@ -29,6 +44,13 @@ def answer(
 
 
 # The table of thresholds: any of them above adds, all of them below retires.
+
+
+def test_the_defaults_are_those_of_the_table() -> None:
+    settings = asdict(ScalingSettings())
+    assert {name: settings[name] for name in TABLE} == TABLE
+    pool = PoolSettings()
+    assert (pool.min_workers, pool.max_workers) == (2, 8)
 
 
 @pytest.mark.parametrize(
@@ -167,8 +189,87 @@ def test_a_late_frame_from_before_the_last_change_is_no_reason() -> None:
     impatient = evolve(POLICY, settings=ScalingSettings(cooldown_up=2.0))
     late = evolve(BETWEEN, latency=0.080)
     changed = ScalerState(changed_at=1000.0)
-    assert answer(late, changed, now=1005.0, policy=impatient).kind == "hold"
-    assert answer(late, changed, now=1010.0, policy=impatient).kind == "up"
+    # Ten seconds are remembered for up to eleven (window.py, rule 1).
+    assert answer(late, changed, now=1010.9, policy=impatient).kind == "hold"
+    assert answer(late, changed, now=1011.0, policy=impatient).kind == "up"
+    longer = evolve(impatient, latency_window=60.0)
+    assert answer(late, changed, now=1065.9, policy=longer).kind == "hold"
+    assert answer(late, changed, now=1066.0, policy=longer).kind == "up"
+
+
+# Overload: more is offered than the workers can do.
+
+OVERLOADED = evolve(BETWEEN, queue=100, offered=4.1)
+JUST_CHANGED = ScalerState(changed_at=1000.0)
+
+
+def test_overload_waits_for_a_shorter_cooldown() -> None:
+    decision = answer(OVERLOADED, JUST_CHANGED, now=1001.4)
+    assert decision.kind == "refused"
+    assert decision.reason == "would scale up (queue 100 > 12), cooldown 1 s left"
+    decision = answer(OVERLOADED, JUST_CHANGED, now=1001.5)
+    assert (decision.kind, decision.after) == ("up", 6)
+    assert decision.reason == (
+        "queue 100 > 12; 4.1 workers of load need 6; overloaded, which cuts the cooldown short"
+    )
+    assert "cooldown" not in answer(OVERLOADED, JUST_CHANGED, now=1030.0).reason
+
+
+def test_workers_that_can_do_it_are_not_overloaded() -> None:
+    busy = evolve(OVERLOADED, offered=4.0)
+    assert answer(busy, JUST_CHANGED, now=1029.0).refused == "up: cooldown"
+
+
+def test_a_load_that_calls_for_nothing_is_no_overload() -> None:
+    assert answer(evolve(BETWEEN, offered=4.1), JUST_CHANGED, now=1029.0).kind == "hold"
+
+
+@pytest.mark.parametrize(("cores", "kind"), [(3.5, "refused"), (4.0, "refused"), (4.5, "up")])
+def test_beyond_the_cores_overload_waits_like_everything(cores: float, kind: str) -> None:
+    policy = evolve(POLICY, cores=cores)
+    assert answer(OVERLOADED, JUST_CHANGED, now=1029.0, policy=policy).kind == kind
+    assert answer(OVERLOADED, JUST_CHANGED, now=1030.0, policy=policy).kind == "up"
+
+
+def test_the_cooldown_for_overload_is_never_the_longer_one() -> None:
+    impatient = evolve(POLICY, settings=ScalingSettings(cooldown_up=1.0, cooldown_overload=9.0))
+    assert answer(OVERLOADED, JUST_CHANGED, now=1001.0, policy=impatient).kind == "up"
+    strict = evolve(POLICY, settings=ScalingSettings(cooldown_overload=30.0))
+    assert answer(OVERLOADED, JUST_CHANGED, now=1029.0, policy=strict).kind == "refused"
+
+
+def test_a_jump_that_the_first_sample_saw_half_of_takes_two_steps() -> None:
+    state, workers, steps = ScalerState(checked_at=1000.0), 2, []
+    for second, offered in enumerate((2.1, 3.5, 3.5, 3.5), 1001):
+        signals = evolve(BETWEEN, workers=workers, queue=100, offered=offered)
+        decision, state = evaluate(POLICY, signals, signals, state, float(second))
+        assert decision is not None
+        workers = decision.after
+        steps.append(workers)
+    assert steps == [3, 3, 5, 5]
+
+
+# Refusals.
+
+
+@pytest.mark.parametrize(
+    ("signals", "changed_at", "refused"),
+    [
+        (evolve(BETWEEN, load=85.0), 990.0, "up: cooldown"),
+        (evolve(BETWEEN, workers=8, load=85.0), 0.0, "up: limit"),
+        (IDLE, 990.0, "down: cooldown"),
+        (evolve(IDLE, offered=2.2), 0.0, "down: needed"),
+        (evolve(BETWEEN, load=85.0), 0.0, ""),
+        (IDLE, 0.0, ""),
+        (BETWEEN, 0.0, ""),
+    ],
+)
+def test_a_refusal_has_a_name_that_lasts_as_long_as_it(
+    signals: Signals, changed_at: float, refused: str
+) -> None:
+    decision = answer(signals, ScalerState(changed_at=changed_at))
+    assert decision.refused == refused
+    assert (decision.kind == "refused") == bool(refused)
 
 
 # When to decide.

@@ -10,6 +10,7 @@ from attrs import define, evolve
 from readings import EMPTY_POOL, FakeSessions, a_pool, a_sample
 
 from trio_gateway.core.window import Summary
+from trio_gateway.metrics.cpu import usable_cores
 from trio_gateway.metrics.sampler import (
     KEPT,
     ProcessUsage,
@@ -87,6 +88,14 @@ def test_cpu_is_of_the_cores_that_may_be_used() -> None:
     assert signals_between(older, newer, frames_per_worker=5.0).cpu == pytest.approx(50.0)
     half_a_core = evolve(newer, cores=0.5)
     assert signals_between(older, half_a_core, frames_per_worker=5.0).cpu == 100.0
+
+
+def test_the_cores_are_those_that_this_process_may_use() -> None:
+    assert Sampler(lambda: EMPTY_POOL).cores == usable_cores()
+
+
+def test_signals_say_when_they_were_measured() -> None:
+    assert between(a_pool(), a_pool(), 7.5).at == 7.5
 
 
 def test_two_samples_at_one_moment_are_no_division_by_zero() -> None:

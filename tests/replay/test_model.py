@@ -12,7 +12,7 @@ SERVICE = 0.001
 
 
 def a_pool(workers: int = 2, cores: float = 8.0) -> QueueingPool:
-    return QueueingPool(workers=workers, cores=cores, in_flight=4 * SERVICE, patience=3.0, window=10.0)
+    return QueueingPool(workers=workers, cores=cores, patience=3.0, window=10.0)
 
 
 def settled(workers: int, offered: float, cores: float = 8.0, service: float = SERVICE) -> Moment:
@@ -93,10 +93,11 @@ def test_fewer_arrivals_drop_nothing_that_waits() -> None:
     assert pool.backlog == pytest.approx(1500)
 
 
-def test_workers_hold_a_few_frames_and_the_rest_waits() -> None:
-    assert settled(2, 1.0).waiting == 0
+def test_what_nobody_is_at_work_on_waits() -> None:
+    light = settled(2, 1.0)
+    assert light.waiting == pytest.approx(light.pending - 1.0)
     full = settled(2, 3.0)
-    assert full.waiting == pytest.approx(full.pending - 8)
+    assert full.waiting == pytest.approx(full.pending - 2)
 
 
 def test_cpu_is_of_the_cores() -> None:

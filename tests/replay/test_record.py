@@ -137,7 +137,7 @@ async def test_a_full_disk_ends_the_recording_and_nothing_else(
 ) -> None:
     sampler = Sampler(a_pool, interval=0.01)
     nursery.start_soon(sampler.run)
-    with capture_logs() as logs, trio.fail_after(5):
+    with capture_logs() as logs, trio.fail_after(30):
         await record(sampler, FULL)
     (line,) = logs
     assert (line["log_level"], line["error"]) == ("error", "No space left on device")

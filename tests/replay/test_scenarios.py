@@ -68,16 +68,25 @@ def test_after_the_spike_the_pool_is_small_again() -> None:
     assert {change.after - change.before for change in steps} == {-1}
 
 
-def test_a_ramp_is_served_in_the_end_and_sooner_with_a_shorter_cooldown() -> None:
-    done, total = run("ramp")
-    scaling = evolve(Settings().scaling, cooldown_up=10.0)
-    impatient = summary(replay(done.trace, evolve(Settings(), scaling=scaling)))
-    assert impatient.overloaded <= min(total.overloaded, 2)
-    assert impatient.latency_worst < 0.020
-    assert total.workers_end >= 5
-    assert done.steps[-1].moment.latency < 0.012
-    offered = [step.span.row.offered for step in done.steps]
-    assert offered == sorted(offered)
+@pytest.mark.parametrize("name", ["straddling-spike", "ramp"])
+def test_what_no_step_can_be_sized_by_is_answered_in_two(name: str) -> None:
+    done, total = run(name)
+    assert total.ups == 2
+    assert total.overloaded <= 3
+    assert total.latency_worst < 1.0
+    assert total.dropped == 0
+    assert total.workers[1] <= 6, "no more than the load needs"
+    scaling = evolve(Settings().scaling, cooldown_overload=30.0)
+    patient = summary(replay(done.trace, evolve(Settings(), scaling=scaling)))
+    assert patient.overloaded > 20, "what the short cooldown is for"
+
+
+@pytest.mark.parametrize("name", [name for name in SCENARIOS if SCENARIOS[name].earlier.workers])
+def test_the_short_cooldown_adds_nothing_to_the_others(name: str) -> None:
+    done, _ = run(name)
+    scaling = evolve(Settings().scaling, cooldown_overload=30.0)
+    patient = replay(done.trace, evolve(Settings(), scaling=scaling))
+    assert [step.workers for step in done.steps] == [step.workers for step in patient.steps]
 
 
 def test_all_seven_are_there_and_have_a_load_that_somebody_chose() -> None:

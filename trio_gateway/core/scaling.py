@@ -1,8 +1,9 @@
 """How many workers there should be: a pure function of what was measured.
 
 Rule 1: the answer is within the policy's bounds, whatever was measured.
-Rule 2: after a change nothing is added for `cooldown_up` and nothing retired for `cooldown_down`.
-    Only bounds that an operator moved are obeyed at once.
+Rule 2: after a change nothing is retired for `cooldown_down` and nothing added for `cooldown_up`;
+    for `cooldown_overload` only, where more is offered than the workers can do and a core is free
+    for one more. Bounds that an operator moved are obeyed at once.
 Rule 3: more load never yields fewer workers.
 Rule 4: a worker is retired only if the rest can carry what is offered, or the step down would
     call for the step up that undoes it.
@@ -11,6 +12,19 @@ Any one signal above its threshold adds workers; all of them below theirs retire
 as large as the offered load asks for (arrival rate x service time = the workers it keeps busy;
 Erlang's unit), so a spike is absorbed in one step. A step down is one worker: retiring too slowly
 costs a little memory, retiring too fast costs latency.
+
+So however a load swings, the changes of T seconds are bounded. One in `cooldown_down` retires one
+worker, and one that adds some ends at the maximum at the latest:
+
+    retired <= 1 + T / cooldown_down        added <= (max_workers - min_workers) + retired
+
+A load beyond the workers is met within the cooldown and one look. When a load ends, the minimum is
+reached within `window` + (workers - min_workers) * (cooldown_down + interval), if the cooldown is
+longer than the window.
+
+The short cooldown is for what no step could be sized by: a jump that the newest sample saw a part
+of, a load that goes on growing. It cannot make the pool swing, because the offered load does not
+depend on the workers; beyond the cores it would, for workers that take turns are slower.
 
 What runs this every second is `scaler.py`; what replays a recorded trace needs only `evaluate`.
 """
@@ -21,6 +35,8 @@ from math import ceil, inf
 from typing import TYPE_CHECKING, Literal
 
 from attrs import evolve, field, frozen
+
+from trio_gateway.core.signals import Decision, ScalingEvent, Signals
 
 if TYPE_CHECKING:
     from attrs import Attribute
@@ -37,6 +53,9 @@ __all__ = [
     "evaluate",
 ]
 
+FORGOTTEN = 1.1
+"""Windows after which a latency is surely forgotten (window.py, rule 1)."""
+
 
 @frozen(kw_only=True)
 class ScalingPolicy:
@@ -47,12 +66,14 @@ class ScalingPolicy:
         min_workers: Never fewer.
         max_workers: Never more.
         cores: CPU cores that this process may use; 1.5 is a valid share.
+        latency_window: Seconds that the pool's latencies look back.
     """
 
     settings: ScalingSettings
     min_workers: int
     max_workers: int = field()
     cores: float
+    latency_window: float = 10.0
 
     @max_workers.validator
     def _bounds(self, _attribute: Attribute[int], value: int) -> None:
@@ -68,26 +89,9 @@ class ScalingPolicy:
         utilisation = min(self.settings.load_up / 100, 1.0)
         return ceil(offered / utilisation - 1e-9)  # 1.4 / 0.7 is 2.0000000000000004
 
-
-@frozen(kw_only=True)
-class Signals:
-    """What was measured over some span of time.
-
-    Attributes:
-        workers: That there should be now (PoolStatistics.target).
-        load: %; mean frames pending per worker / `frames_per_worker`.
-        cpu: % of the cores that this process may use.
-        latency: Seconds; the slowest frame's way through the pool.
-        queue: Frames without a worker; mean, rounded.
-        offered: Load in workers: arrival rate x service time.
-    """
-
-    workers: int
-    load: float
-    cpu: float
-    latency: float
-    queue: int
-    offered: float
+    def overloads(self, signals: Signals) -> bool:
+        """Whether more comes than the workers can do, and another one could do some of it."""
+        return signals.offered > signals.workers and signals.workers < self.cores
 
 
 @frozen(kw_only=True)
@@ -101,46 +105,6 @@ class ScalerState:
 
     changed_at: float = -inf
     checked_at: float = -inf
-
-
-@frozen(kw_only=True)
-class Decision:
-    """An answer and why.
-
-    Attributes:
-        kind: "refused" = the signals ask for a change that a rule forbids.
-        before: Workers.
-        after: Workers that there should be.
-        reason: For people: "load 85 % > 70 %".
-        signals: What it was decided on.
-    """
-
-    kind: Literal["up", "down", "hold", "refused"]
-    before: int
-    after: int
-    reason: str
-    signals: Signals
-
-
-@frozen(kw_only=True)
-class ScalingEvent:
-    """A change that was made.
-
-    Attributes:
-        time: Seconds on the monotonic clock.
-        wall: Seconds since 1970, for display.
-        before: Workers.
-        after: Workers.
-        reason: In words.
-        signals: What it was decided on.
-    """
-
-    time: float
-    wall: float
-    before: int
-    after: int
-    reason: str
-    signals: Signals
 
 
 def evaluate(
@@ -213,6 +177,7 @@ def _higher(one: Signals, other: Signals) -> Signals:
         latency=max(one.latency, other.latency),
         queue=max(one.queue, other.queue),
         offered=max(one.offered, other.offered),
+        at=other.at,
     )
 
 
@@ -228,7 +193,8 @@ def _high(
         high["cpu"] = f"CPU {_plain(signals.cpu)} % > {_plain(limit.cpu_up)} %"
     # A maximum lives for the whole window: one from before the last change says nothing about the
     # pool of now. Matters where the cooldown is shorter than the window.
-    if signals.latency > limit.latency_up and now - state.changed_at >= limit.window:
+    age = now - state.changed_at
+    if signals.latency > limit.latency_up and age >= policy.latency_window * FORGOTTEN:
         high["latency"] = f"latency {_ms(signals.latency)} > {_ms(limit.latency_up)}"
     queue_up = limit.queue_per_worker_up * signals.workers
     if signals.queue > queue_up:
@@ -258,21 +224,24 @@ def _grow(
 ) -> Decision:
     workers = signals.workers
     because = ", ".join(high.values())
-    needed = policy.workers_for(signals.offered)
-    limit = policy.max_workers
-    why_limited = f"already at the maximum of {limit}"
+    asked = f"would scale up ({because})"
     cores = ceil(policy.cores)
+    limit, full = policy.max_workers, f"already at the maximum of {policy.max_workers}"
     if set(high) == {"cpu"} and cores < limit:  # a worker without a core only takes turns
-        limit = cores
-        why_limited = f"{cores} cores have their workers"
+        limit, full = cores, f"{cores} cores have their workers"
     if workers >= limit:
-        return _answer(signals, "refused", workers, f"would scale up ({because}), {why_limited}")
-    wait = changed_at + policy.settings.cooldown_up - now
-    if wait > 0:
-        reason = f"would scale up ({because}), cooldown {ceil(wait)} s left"
-        return _answer(signals, "refused", workers, reason)
+        return _refuse(signals, f"{asked}, {full}", "up: limit")
+    cooldown = policy.settings.cooldown_up
+    needed = policy.workers_for(signals.offered)
     if needed > workers + 1:
         because = f"{because}; {signals.offered:.1f} workers of load need {needed}"
+    if policy.overloads(signals) and policy.settings.cooldown_overload < cooldown:
+        if now - changed_at < cooldown:
+            because = f"{because}; overloaded, which cuts the cooldown short"
+        cooldown = policy.settings.cooldown_overload
+    wait = changed_at + cooldown - now
+    if wait > 0:
+        return _refuse(signals, f"{asked}, cooldown {ceil(wait)} s left", "up: cooldown")
     return _answer(signals, "up", min(max(workers + 1, needed), limit), because)
 
 
@@ -284,19 +253,30 @@ def _shrink(
         return _answer(signals, "hold", workers, f"idle at the minimum of {workers}")
     needed = policy.workers_for(signals.offered)
     if needed >= workers:
-        reason = f"would scale down, {signals.offered:.1f} workers of load need {needed}"
-        return _answer(signals, "refused", workers, reason)
+        why = f"{signals.offered:.1f} workers of load need {needed}"
+        return _refuse(signals, f"would scale down, {why}", "down: needed")
     wait = changed_at + policy.settings.cooldown_down - now
     if wait > 0:
-        reason = f"would scale down, cooldown {ceil(wait)} s left"
-        return _answer(signals, "refused", workers, reason)
+        why = f"cooldown {ceil(wait)} s left"
+        return _refuse(signals, f"would scale down, {why}", "down: cooldown")
     return _answer(signals, "down", workers - 1, low)
 
 
 def _answer(
-    signals: Signals, kind: Literal["up", "down", "hold", "refused"], after: int, reason: str
+    signals: Signals, kind: Literal["up", "down", "hold"], after: int, reason: str
 ) -> Decision:
     return Decision(kind=kind, before=signals.workers, after=after, reason=reason, signals=signals)
+
+
+def _refuse(signals: Signals, reason: str, refused: str) -> Decision:
+    return Decision(
+        kind="refused",
+        before=signals.workers,
+        after=signals.workers,
+        reason=reason,
+        signals=signals,
+        refused=refused,
+    )
 
 
 def _plain(number: float) -> str:

@@ -218,8 +218,9 @@ def signals_between(older: Sample, newer: Sample, *, frames_per_worker: float) -
         load=100 * pending / max(after.target, 1) / frames_per_worker,
         cpu=_cpu_percent(older.process, newer.process, elapsed * newer.cores),
         latency=after.latency.max,
-        queue=round(waiting),
+        queue=max(round(waiting), 0),
         offered=max(_arrived(after) - _arrived(before), 0) * service / elapsed,
+        at=newer.time,
     )
 
 

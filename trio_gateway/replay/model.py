@@ -52,7 +52,7 @@ class Moment:
 
     Attributes:
         pending: Frames in the pool; mean.
-        waiting: Frames of those that no worker holds; mean.
+        waiting: Frames of those that no worker is at work on; mean.
         cpu: % of the cores.
         latency: Seconds; the slowest frame of the window.
         overloaded: More came than the workers can do, or some of that was left from before.
@@ -74,7 +74,6 @@ class QueueingPool:
     Attributes:
         workers: May be set at any time.
         cores: They share; more workers than cores take turns.
-        in_flight: Seconds of work that a worker holds, one frame at least (PoolSettings).
         patience: Seconds of speech that may wait; beyond it the oldest is dropped.
         window: Seconds that latencies are remembered (MetricsSettings).
         backlog: Frames that wait because more came than could be done.
@@ -82,7 +81,6 @@ class QueueingPool:
 
     workers: int
     cores: float
-    in_flight: float = 0.002
     patience: float = 3.0
     window: float = 10.0
     backlog: float = field(default=0.0, init=False)
@@ -119,7 +117,7 @@ class QueueingPool:
             self._latency.record(oldest + slowest, self._now)
         return Moment(
             pending=pending,
-            waiting=max(pending - max(self.in_flight / service, 1) * self.workers, 0.0),
+            waiting=backlog + queue,
             cpu=min(IDLE_CPU + 100 * CPU_PER_CODEC * busy / self.cores, 100.0),
             latency=self._latency.summary(self._now).max,
             overloaded=offered > capacity or before > 0,

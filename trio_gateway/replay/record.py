@@ -100,7 +100,8 @@ def row_between(older: Sample, newer: Sample, *, began: float) -> Row:
         measured=Measured(
             workers=after.target,
             pending=(after.pending_frame_s - before.pending_frame_s) / elapsed,
-            waiting=(after.waiting_frame_s - before.waiting_frame_s) / elapsed,
+            # A frame's time in libopus is known when it ends: never mind what that is below 0.
+            waiting=max(after.waiting_frame_s - before.waiting_frame_s, 0.0) / elapsed,
             cpu=signals.cpu,
             cores=newer.cores,
             latency=signals.latency,

@@ -85,6 +85,7 @@ def replay(trace: Trace, settings: Settings, *, cores: float | None = None) -> R
         min_workers=settings.pool.min_workers,
         max_workers=settings.pool.max_workers,
         cores=cores or trace.cores or usable_cores(),
+        latency_window=settings.metrics.window,
     )
     tick = settings.metrics.interval
     pool = _Pool(trace, policy, settings)
@@ -126,7 +127,7 @@ def _signals(
         return sum(value * span.elapsed for value, (span, _) in pairs) / seconds
 
     pending = mean([moment.pending for _, moment in measured])
-    *_, (_, newest) = measured
+    *_, (last, newest) = measured
     return Signals(
         workers=workers,
         load=100 * pending / workers / policy.settings.frames_per_worker,
@@ -134,6 +135,7 @@ def _signals(
         latency=newest.latency,
         queue=round(mean([moment.waiting for _, moment in measured])),
         offered=mean([span.row.offered for span, _ in measured]),
+        at=last.time,
     )
 
 
@@ -152,7 +154,6 @@ class _Pool:
             return QueueingPool(
                 workers=start,
                 cores=cores,
-                in_flight=settings.pool.in_flight,
                 patience=settings.pool.backlog_frames * FRAME,
                 window=settings.metrics.window,
             )

@@ -2,7 +2,8 @@
 
 The first seven are those that the earlier gateway's scaler was made for, each with ten times the
 devices; they stand for levels of load, which is why a device here offers a tenth of what one of
-those did. `ramp` is ours: a load that keeps rising while a cooldown runs is harder than a spike.
+those did. The others are ours, and harder: a jump between two samples, of which the first sees
+half, and a load that keeps rising while a cooldown runs.
 """
 
 from __future__ import annotations
@@ -97,6 +98,11 @@ SCENARIOS: Final = {
             "100 devices for a minute, then none",
             ((MINUTE, 100), (8 * MINUTE, 0)),
             Earlier("back to 2"),
+        ),
+        Scenario(
+            "straddling-spike",
+            "the traffic spike, begun in the middle between two samples",
+            ((2 * MINUTE, 10), (2 * MINUTE + 1, 47), (4 * MINUTE, 84), (10 * MINUTE, 10)),
         ),
         Scenario(
             "ramp",

@@ -15,7 +15,7 @@ A row tells what was from the row before (the first: from 0) until its own `time
 | `service` | s | in the codec, mean of a frame; with `offered` it may be left out: 0.00025 |
 | `workers` | | that there were; this and the rest come from a gateway's recording, all or none |
 | `pending` | frames | in the pool, mean |
-| `waiting` | frames | of those without a worker, mean |
+| `waiting` | frames | of those that no worker is at work on, mean |
 | `cpu` | % | of `cores` |
 | `cores` | | that the gateway was allowed to use |
 | `latency` | s | of the slowest frame in the gateway's window |
