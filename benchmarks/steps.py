@@ -115,7 +115,9 @@ class WorkerSide:
 
     def cost(self, rounds: int, perform: loop.Perform) -> float:
         """Microseconds for a ticket."""
-        batch = loop.Batch(perform, self.reply_write, self.slab.address, SLOT_BYTES, 4096)
+        batch = loop.Batch(
+            perform, self.reply_write, self.slab.address, SLOT_BYTES, MAX_PACKET_BYTES
+        )
 
         def act() -> None:
             batch.work_off(self.tickets)

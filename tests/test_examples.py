@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import sys
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import trio
 from attrs import evolve
+from example_programs import EXAMPLES, load
 from opus_reference import ReferenceDecoder, packets
 from wire_device import open_device
 
@@ -18,18 +17,9 @@ from trio_gateway import Settings, open_gateway
 from trio_gateway.settings import Address
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from wire_device import WireDevice
-
-EXAMPLES = Path(__file__).parents[1] / "examples"
-
-
-def load(name: str) -> Any:
-    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 async def say_something(device: WireDevice, frames: int) -> None:

@@ -22,6 +22,7 @@ LEVELS: dict[int, set[str]] = {
     4: {"backends", "mcp", "playback", "scaler", "session", "sessions", "uplink", "utterance"},
     5: {"gateway"},
     6: {
+        "bench",
         "cli",
         "cli_flags",
         "configuration",

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from trio_gateway.bench.cli import bench
 from trio_gateway.cli_flags import DEMO_FLAGS, FLAGS, WORKERS, given_flags, load, with_settings
 from trio_gateway.errors import GatewayError, SettingsError
 from trio_gateway.groups import sole_errors
@@ -341,6 +342,9 @@ def replay(
     for line in lines:
         click.echo(line)
     return 0
+
+
+main.add_command(bench)
 
 
 def _key(file: Path) -> Secret:
