@@ -129,7 +129,7 @@ class Line:
             else:
                 result = await self.stream.recover(PACKETS[position % CYCLE], SAMPLES)
         except (CodecError, FrameDropped, PoolClosed, WorkerFailed) as error:
-            result = error
+            result = error.with_traceback(None)  # which would hold this frame, and that the error
         self._done(position, result)
 
     def _done(self, position: int, result: Result) -> None:
