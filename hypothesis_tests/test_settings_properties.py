@@ -26,7 +26,17 @@ from trio_gateway.settings import (
     sections,
     settings_by_path,
 )
-from trio_gateway.settings.rules import Choice, Each, Instance, Number, Optional, Rule, Text, Whole
+from trio_gateway.settings.rules import (
+    Choice,
+    Each,
+    Instance,
+    Number,
+    Optional,
+    Rule,
+    Switch,
+    Text,
+    Whole,
+)
 
 PATHS = settings_by_path()
 
@@ -53,6 +63,8 @@ def values(rule: Rule) -> st.SearchStrategy[Any]:  # noqa: PLR0911  one for each
         case Number():
             high = min(rule.high, 1e9)
             return st.floats(rule.low, high, exclude_min=not rule.closed)
+        case Switch():
+            return st.booleans()
         case Choice():
             return st.sampled_from(rule.options)
         case Each():

@@ -103,7 +103,7 @@ async def test_a_worker_that_hangs_with_a_decoders_frame_is_replaced(hang: Hang)
         assert [worker.name for worker in statistics.workers] == ["thread-2"]
         assert statistics.slots_used == 1, "the thread that hangs may still write there"
         hang.release()
-        await poll(lambda: not pool._supervisor.hanging)
+        await poll(lambda: not pool.statistics().hanging)
         assert pool.statistics().slots_used == 0, "now it does not"
 
 
@@ -144,7 +144,7 @@ async def test_the_worker_that_takes_its_place_may_hang_as_well(hang: Hang) -> N
         with trio.fail_after(5), pytest.raises(WorkerFailed, match="two workers"):
             await pool.encoder(24000).encode(pcm)
         assert len(await pool.decoder(16000).decode(PACKETS[0])) == 960
-        assert pool.statistics().deaths == len(pool._supervisor.hanging) == 2
+        assert pool.statistics().deaths == pool.statistics().hanging == 2
 
 
 async def test_all_may_hang_and_all_are_replaced(hang: Hang) -> None:
@@ -212,7 +212,7 @@ async def test_what_a_worker_says_after_it_was_given_up_hurts_nobody(hang: Hang)
             listener.submit(*PACKETS[5:])
         assert await victim.pcm() == decoded([None, *PACKETS[2:]])
         assert await bystander.pcm() == decoded([None, *PACKETS[1:]])
-        await poll(lambda: not pool._supervisor.hanging)
+        await poll(lambda: not pool.statistics().hanging)
         assert pool.statistics().slots_used == 0
 
 
@@ -313,7 +313,7 @@ async def test_a_runner_that_comes_back_is_used_again(kind: str, hang: Hang) -> 
         victim = await spring(pool, PACKETS[1])
         assert await victim.pcm() == decoded([None, PACKETS[1]])
         hang.release()
-        await poll(lambda: not pool._supervisor.hanging)
+        await poll(lambda: not pool.statistics().hanging)
         (parked,) = pool._supervisor._runners.parked
         await pool.resize(2)
         assert parked in [worker.runner for worker in pool._supervisor.workers]
@@ -420,12 +420,13 @@ async def test_a_runner_that_is_never_made_does_not_hold_up_the_end(hang: Hang) 
                 hang()
             made.append("made")
 
-    async with trio.open_nursery() as nursery:
-        async with open_worker_pool(SETTINGS, kinds={"thread": Never}) as pool:
-            nursery.start_soon(expect_failure, partial(pool.resize, 2))
-            await trio.testing.wait_all_tasks_blocked()
-            started = trio.current_time()
-        assert trio.current_time() - started < 2 * SETTINGS.drain_timeout + SLACK
+    kinds = {"thread": Never}
+    async with trio.open_nursery() as nursery, open_worker_pool(SETTINGS, kinds=kinds) as pool:
+        nursery.start_soon(expect_failure, partial(pool.resize, 2))
+        await trio.testing.wait_all_tasks_blocked()
+        started = trio.current_time()
+    # And whoever asked for it has been told: MAKE_TIMEOUT is for those who have the time.
+    assert trio.current_time() - started < 2 * SETTINGS.drain_timeout + SLACK
     hang.release()
     await poll(lambda: len(made) == 2)
 

@@ -13,7 +13,7 @@ import pytest
 import trio
 import trio.testing
 from leftovers import interpreters, nothing_left, worker_threads
-from odd_workers import kinds_of, report, work
+from odd_workers import kinds_of, read_tickets, report, work
 from opus_reference import packets
 
 from trio_gateway.errors import PoolClosed, WorkerFailed
@@ -283,6 +283,27 @@ async def test_a_start_that_is_under_way_when_the_pool_is_left_comes_to_its_end(
         await trio.testing.wait_all_tasks_blocked()
         nursery.start_soon(when_closing, pool, go_on)
     assert runners == ["made", "made", "closed", "closed"]
+
+
+async def test_who_waits_for_a_start_of_others_when_the_pool_is_left_is_told() -> None:
+    """It would be told that there are as many workers as it asked for, and there are none."""
+
+    def die(job: Job) -> None:
+        report(job)
+        read_tickets(job)
+        raise ZeroDivisionError
+
+    def start_for_ever(job: Job) -> None:
+        read_tickets(job)  # STOP
+
+    kinds = kinds_of(die, start_for_ever)
+    async with trio.open_nursery() as nursery, open_worker_pool(one_thread(), kinds=kinds) as pool:
+        pool.decoder(16000).submit_decode(PACKET, lambda _: None)
+        with trio.fail_after(5):
+            while [worker.state for worker in pool.statistics().workers] != ["starting"]:
+                await trio.lowlevel.checkpoint()
+        nursery.start_soon(expect_pool_closed, pool)
+        await trio.testing.wait_all_tasks_blocked()
 
 
 async def expect_pool_closed(pool: WorkerPool) -> None:

@@ -243,6 +243,7 @@ class WorkerPool:
             dropped=counters.dropped,
             late=counters.late,
             deaths=self._supervisor.deaths,
+            hanging=len(self._supervisor.hanging),
             latency=counters.latency.summary(now),
             codec=counters.codec.summary(now),
             busy_s=counters.busy_s,

@@ -56,6 +56,8 @@ class PoolStatistics:
     """Frames finished after their deadline."""
     deaths: int
     """Workers that ended without having been asked to, or hung when they were."""
+    hanging: int = 0
+    """Threads that were given up and have not returned: they may burn a core, and hold slots."""
     latency: Summary
     """Seconds from submission to result, over the window."""
     codec: Summary

@@ -200,10 +200,13 @@ class Supervisor:
             if worker is not None:
                 self.workers.remove(worker)
                 worker.gone.set()
-        if worker.died:
-            self.deaths += 1
-            log.error("worker died", worker=worker.name, why=worker.failure, hangs=worker.abandoned)
-            self._nursery.start_soon(self._replace, 0.0 if worker.lane.handed else RETRY)
+                if worker.lane.ready and worker.died:
+                    self._count_death(worker)
+
+    def _count_death(self, worker: Worker) -> None:
+        self.deaths += 1
+        log.error("worker died", worker=worker.name, why=worker.failure, hangs=worker.abandoned)
+        self._nursery.start_soon(self._replace, 0.0 if worker.lane.handed else RETRY)
 
     def _make_worker(self, runner: Runner) -> Worker:
         try:
