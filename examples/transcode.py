@@ -29,7 +29,7 @@ from trio_gateway import PoolSettings, open_worker_pool
 from trio_gateway.core.ogg_opus import OpusReader, OpusWriter
 from trio_gateway.core.opus_headers import OpusTags
 from trio_gateway.core.pcm import FrameCutter
-from trio_gateway.errors import BadOgg, CodecError
+from trio_gateway.errors import BadOgg, CodecError, WorkerFailed
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -89,7 +89,7 @@ class Transcoder:
             try:
                 await self.transcode(source, target)
             # ValueError: one of its packets is longer than the pool takes.
-            except (BadOgg, CodecError, OSError, ValueError) as error:
+            except (BadOgg, CodecError, OSError, ValueError, WorkerFailed) as error:
                 self.failed += 1
                 self.console.print(f"{source}: {error}", markup=False, soft_wrap=True)
             else:
@@ -263,7 +263,7 @@ def parse(arguments: list[str]) -> tuple[list[tuple[Path, Path]], argparse.Names
     parser.add_argument("--bitrate", type=int, default=16000, help="bit/s, 6000 to 256000")
     parser.add_argument("--rate", type=int, default=OGG_RATE, choices=SAMPLE_RATES, help="Hz")
     parser.add_argument("--complexity", type=int, default=10, choices=range(11))
-    parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--workers", type=int, default=min(os.cpu_count() or 1, MAX_WORKERS))
     options = parser.parse_args(arguments)
     if not 6000 <= options.bitrate <= 256000:  # noqa: PLR2004  what libopus keeps for mono
         parser.error(f"--bitrate {options.bitrate}: 6000 to 256000 bit/s are possible")

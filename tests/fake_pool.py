@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from trio_gateway.workers.dispatch import Result
+    from trio_gateway.workers.frame import Result
     from trio_gateway.workers.pool import WorkerPool
 
 __all__ = ["CONCEALED", "LOST", "REFUSED", "FakePool", "packet", "value_of"]

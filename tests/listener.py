@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from trio_gateway.workers.dispatch import Result
+    from trio_gateway.workers.frame import Result
     from trio_gateway.workers.pool import WorkerPool
     from trio_gateway.workers.stream import Decoder
 

@@ -436,3 +436,18 @@ async def test_the_memory_of_events_is_bounded(
             pool.workers = 1  # below the minimum: corrected at the next check
             await trio.sleep(11)
     assert len(scaler.events) == KEPT
+
+
+async def test_a_change_that_got_half_way_is_an_event_too(autojump_clock: MockClock) -> None:
+    pool = FakePool()
+
+    async def resize(_workers: int) -> None:
+        raise WorkerFailed("no more threads")
+
+    scaler = Scaler(POLICY, signals=pool.signals, resize=resize, workers=lambda: 3)
+    pool.set(evolve(BETWEEN, load=90.0, workers=2, offered=3.0))
+    with trio.move_on_after(15):
+        await scaler.run()
+    event = scaler.events[0]
+    assert (event.before, event.after) == (2, 3)
+    assert "did not start" in event.reason

@@ -188,6 +188,7 @@ class Gateway:
             ),
             signals=self.sampler.signals,
             resize=pool.resize,
+            workers=lambda: pool.target,
             tick=settings.metrics.interval,
         )
 

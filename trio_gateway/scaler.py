@@ -39,6 +39,7 @@ class Scaler:
         signals: Returns what was measured over the last so many seconds (0: over the last sample),
             None while nothing was measured yet. `Sampler.signals`.
         resize: Returns when the pool has that many workers. `WorkerPool.resize`.
+        workers: Returns how many there are, after a resize that failed half-way.
         on_event: Called with every change that was made. Must not block or raise.
         tick: Seconds between two looks for a spike; as often as there are samples.
 
@@ -54,6 +55,7 @@ class Scaler:
         *,
         signals: Callable[[float], Signals | None],
         resize: Callable[[int], Awaitable[None]],
+        workers: Callable[[], int] | None = None,
         on_event: Callable[[ScalingEvent], None] | None = None,
         tick: float = 1.0,
     ) -> None:
@@ -63,6 +65,7 @@ class Scaler:
         self.last: Decision | None = None
         self._signals = signals
         self._resize = resize
+        self._workers = workers
         self._on_event = on_event
         self._tick = tick
         self._state = ScalerState()
@@ -106,7 +109,11 @@ class Scaler:
             # Live calls go on with the workers there are. The cooldown counts all the same, so
             # that a machine without memory is not asked for a thread every second.
             log.exception("scaling failed", workers=decision.before, wanted=decision.after)
-            return
+            reached = decision.before if self._workers is None else self._workers()
+            if reached == decision.before:
+                return
+            short = f"{decision.reason}; the rest of {decision.after} did not start"
+            decision = evolve(decision, after=reached, reason=short)
         finally:
             # The cooldown begins when the workers are there, not when they were asked for.
             self._state = evolve(self._state, changed_at=trio.current_time())

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from trio_gateway.core.link import AudioLink, UplinkFrame
     from trio_gateway.interfaces import Address
     from trio_gateway.settings import AudioSettings
-    from trio_gateway.workers.dispatch import Result
+    from trio_gateway.workers.frame import Result
     from trio_gateway.workers.pool import WorkerPool
 
 __all__ = ["Heard", "ListenMode", "Talk", "TalkEnd", "Uplink"]

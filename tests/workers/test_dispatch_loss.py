@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from dispatch_office import FakeWorker, Office
 
-from trio_gateway.errors import FrameDropped, PoolClosed, WorkerFailed
+from trio_gateway.errors import FrameDropped, WorkerFailed
 from trio_gateway.workers.codec import CONCEAL, DECODE, ENCODE, RECOVER
 from trio_gateway.workers.wire import TICKET
 
@@ -136,7 +136,7 @@ def test_frames_of_a_closed_stream_end_with_their_worker() -> None:
     office.submit(stream, "a")
     office.dispatcher.close_stream(stream, lambda: FrameDropped("closed"))
     office.dispatcher.lane_lost(worker, still_running=False)
-    assert isinstance(office.results[0][1], PoolClosed)
+    assert isinstance(office.results[0][1], FrameDropped)
     assert office.at_rest()
 
 
@@ -172,3 +172,28 @@ def test_all_that_a_liar_held_is_suspect() -> None:
     office.dispatcher.lane_lost(liar, still_running=False)
     office.hire(heir)
     assert [ticket[5] for ticket in heir.tickets] == [CONCEAL, CONCEAL]
+
+
+def test_slots_that_come_back_are_used_at_once() -> None:
+    office, hanging, heir = Office(slots=1), FakeWorker("hanging"), FakeWorker("heir")
+    office.hire(hanging)
+    office.submit(office.stream(), "a")
+    slots = [frame.slot for frame in hanging.held]
+    office.dispatcher.lane_lost(hanging, still_running=True)
+    office.hire(heir)
+    assert heir.tickets == [], "the only slot is still that of the worker that hangs"
+    office.dispatcher.give_back(slots)
+    assert len(heir.tickets) == 1
+
+
+def test_what_has_not_left_is_no_suspect() -> None:
+    office, lost = Office(), FakeWorker("lost", pipe_bytes=TICKET.size)
+    office.hire(lost)
+    streams = [office.stream(), office.stream()]
+    for stream, name in zip(streams, "ab", strict=True):
+        office.submit(stream, name)
+    states = [stream.state for stream in streams]
+    office.dispatcher.lane_lost(lost, still_running=True)
+    assert streams[0].state is not states[0]
+    assert streams[1].state is states[1]
+    office.dispatcher.close_lane(lost)  # which follows, and finds nothing

@@ -22,7 +22,7 @@ from trio_gateway.workers.pool import open_worker_pool
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from trio_gateway.workers.dispatch import Result
+    from trio_gateway.workers.frame import Result
     from trio_gateway.workers.pool import WorkerPool
     from trio_gateway.workers.stream import Decoder
 

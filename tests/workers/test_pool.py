@@ -198,7 +198,7 @@ async def test_who_is_cancelled_in_flight_has_been_heard(settings: PoolSettings)
         )
 
 
-@pytest.mark.parametrize("bad", [b"", b"x" * 9000])
+@pytest.mark.parametrize("bad", [b"", b"x" * 9000, "text", bytearray(b"bytes")])
 async def test_impossible_packets_are_the_callers_error(settings: PoolSettings, bad: bytes) -> None:
     async with open_worker_pool(settings) as pool:
         with pytest.raises(ValueError, match="bytes"):

@@ -21,6 +21,7 @@ from trio_gateway.settings import PoolSettings
 from trio_gateway.workers import supervisor, worker
 from trio_gateway.workers.interpreter import interpreters_work
 from trio_gateway.workers.pool import open_worker_pool
+from trio_gateway.workers.runners import Runners
 from trio_gateway.workers.thread import ThreadRunner
 from trio_gateway.workers.wire import TICKET
 
@@ -365,3 +366,47 @@ async def test_resizing_and_closing_at_once(settings: PoolSettings) -> None:
             nursery.start_soon(resize_until_closed, pool)
             await trio.sleep(milliseconds / 2000)
         assert pool.statistics().workers == ()
+
+
+async def test_who_is_ready_when_nobody_waits_any_more_is_no_worker(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(worker, "START_TIMEOUT", 0.05)
+    given_up = threading.Event()
+
+    def be_late(job: Job) -> None:
+        read_tickets(job)  # STOP
+        report(job)
+        given_up.set()
+
+    with pytest.raises(WorkerFailed, match="not ready in 0"):
+        async with open_worker_pool(one_thread(), kinds=kinds_of(be_late)):
+            pytest.fail("it is not open")
+    assert given_up.is_set()
+
+
+async def test_a_worker_that_dies_while_the_body_unwinds_is_replaced() -> None:
+    def die(job: Job) -> None:
+        report(job)
+        read_tickets(job)
+        raise ZeroDivisionError
+
+    with trio.CancelScope() as around:
+        async with open_worker_pool(one_thread(), kinds=kinds_of(die, work)) as pool:
+            around.cancel()
+            with trio.CancelScope(shield=True), trio.fail_after(5):
+                decoder = pool.decoder(16000)
+                await decoder.decode(PACKET)  # concealed, and the next one
+                await decoder.decode(PACKET)
+                assert pool.statistics().deaths == 1
+
+
+async def test_a_parked_runner_of_another_kind_is_left_where_it_is() -> None:
+    class Other(ThreadRunner):
+        kind = "other"
+
+    runners = Runners({"thread": ThreadRunner, "other": Other})
+    runners.parked += [ThreadRunner(), Other()]
+    assert (await runners.take("thread")).kind == "thread"
+    assert (await runners.take("thread")).kind == "thread"
+    assert [runner.kind for runner in runners.parked] == ["other"]

@@ -34,21 +34,25 @@ async def direct(job: Job, threads: int, seconds: float) -> Run:
     stop = Event()
     try:
         return await trio.to_thread.run_sync(
-            _crew, job, threads, seconds, stop, abandon_on_cancel=True
+            _loops, job, threads, seconds, stop, abandon_on_cancel=True
         )
     finally:
         stop.set()  # so that abandoned threads end, too
 
 
-def _crew(job: Job, threads: int, seconds: float, stop: Event) -> Run:
+def _loops(job: Job, threads: int, seconds: float, stop: Event) -> Run:
     # What can fail does so before anybody waits at the barrier.
     loops = [_Loop.of(job, len(job.frames) * index // threads) for index in range(threads)]
     start = Barrier(threads + 1)
-    with ThreadPoolExecutor(threads) as crew:
-        crews = [crew.submit(loop.run, start, seconds, stop) for loop in loops]
+    with ThreadPoolExecutor(threads) as executor:
+        try:
+            ends = [executor.submit(loop.run, start, seconds, stop) for loop in loops]
+        except BaseException:
+            start.abort()  # those that there are wait for the others
+            raise
         start.wait()
         cpu, began = time.process_time(), time.perf_counter()
-        taken = list(chain.from_iterable(each.result() for each in crews))
+        taken = list(chain.from_iterable(each.result() for each in ends))
         elapsed, cpu = time.perf_counter() - began, time.process_time() - cpu
     return Run.of(taken, elapsed=elapsed, cpu=cpu)
 

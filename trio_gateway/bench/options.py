@@ -6,6 +6,7 @@ first alternates. What is shown is the median of the rounds' ratios, as in figur
 
 from __future__ import annotations
 
+import sys
 from contextlib import AsyncExitStack
 from functools import partial
 from statistics import median
@@ -71,8 +72,13 @@ class Option:
 OPTIONS: Final = (
     Option("decode_first", on=True, off=False, loads=("mixed",)),
     Option("decode_workers", on=1, off=0, loads=("mixed",)),
-    Option("pin_workers", on=True, off=False, loads=("decode", "encode", "mixed")),
+    *(
+        [Option("pin_workers", on=True, off=False, loads=("decode", "encode", "mixed"))]
+        if sys.platform == "linux"
+        else []
+    ),
 )
+DEFAULTS: Final = {"decode_first": True, "decode_workers": 0, "pin_workers": False}
 
 
 @frozen
@@ -179,7 +185,7 @@ async def _pool_trials(plan: Plan, settings: Settings, stack: AsyncExitStack) ->
             for side in _SIDES:
                 value: Any = option.on if side == "on" else option.off
                 base = pool_settings(settings, kind, plan.workers)
-                opened = open_worker_pool(evolve(base, **{option.name: value}))
+                opened = open_worker_pool(evolve(base, **DEFAULTS | {option.name: value}))
                 pools[side] = await stack.enter_async_context(opened)
             for load in option.loads:
                 run = partial(_run, plan, settings, every, kind, pools, load)

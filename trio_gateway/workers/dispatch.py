@@ -24,7 +24,6 @@ from trio.lowlevel import enable_ki_protection
 
 from trio_gateway.errors import FrameDropped, PoolClosed, WorkerFailed
 from trio_gateway.workers.codec import DECODE, ENCODE
-from trio_gateway.workers.frame import Result
 from trio_gateway.workers.loss import after_loss
 from trio_gateway.workers.opus import codec_error
 from trio_gateway.workers.statistics import Counters
@@ -34,11 +33,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from trio_gateway.settings import PoolSettings
-    from trio_gateway.workers.frame import Frame, StreamQueue
+    from trio_gateway.workers.frame import Frame, Result, StreamQueue
     from trio_gateway.workers.lane import Lane
     from trio_gateway.workers.slab import Slab
 
-__all__ = ["MAX_TICKETS", "Dispatcher", "Result"]
+__all__ = ["MAX_TICKETS", "Dispatcher"]
 
 log = structlog.get_logger(__name__)
 
@@ -131,7 +130,7 @@ class Dispatcher:
     @enable_ki_protection
     def close_stream(self, stream: StreamQueue, why: Callable[[], Exception]) -> None:
         """Take no more frames of `stream`, drop those that no worker holds."""
-        stream.closed = True
+        stream.closed, stream.why = True, why
         with self:
             while stream.backlog:
                 self._drop(stream.backlog.popleft(), why())
@@ -185,16 +184,22 @@ class Dispatcher:
             still_running: It hangs, and may yet touch the slots and the states of what it held:
                 they are put aside for good.
         """
-        lane.close()
+        self.close_lane(lane)  # what has not left is not among those that it may have begun
         held, lane.held = lane.held, deque()
         with self:
-            self._reserve()
             for index, frame in enumerate(held):
                 if still_running:
                     lane.put_aside.append(frame.stream.state)
                 else:
                     self._slab.release(frame.slot)
                 self._take_back(frame, suspect=index == 0 or still_running or lane.lied)
+
+    @enable_ki_protection
+    def give_back(self, slots: list[int]) -> None:
+        """Use slots again that were put aside."""
+        with self:
+            for slot in slots:
+                self._slab.release(slot)
 
     def _reserve(self) -> None:
         """Keep the first lanes for decoders, but never all of them."""
@@ -237,16 +242,16 @@ class Dispatcher:
 
     def _hand(self, stream: StreamQueue, lane: Lane, slot: int) -> None:
         frame = stream.backlog.popleft()
-        stream.busy = True
-        counters = self.counters
-        counters.waiting -= 1
-        counters.in_flight += 1
         if frame.pcm is not None:
             self._slab.put_pcm(slot, frame.pcm)
             length = stream.max_packet_bytes
         else:
             self._slab.put_packet(slot, frame.packet)
             length = len(frame.packet)
+        stream.busy = True
+        counters = self.counters
+        counters.waiting -= 1
+        counters.in_flight += 1
         # The floor keeps it to MAX_TICKETS, however cheap they are.
         lane.hand(frame, slot, length, max(stream.cost, self._in_flight / MAX_TICKETS))
 
@@ -283,10 +288,9 @@ class Dispatcher:
         self.counters.in_flight -= 1
         self.counters.waiting += 1
         stream.busy = False
-        refusal = after_loss(frame) if suspect else None
         if stream.closed:
-            self._drop(frame, PoolClosed("the stream was closed, then its worker was lost"))
-        elif refusal is not None:
+            self._drop(frame, stream.why())
+        elif suspect and (refusal := after_loss(frame)) is not None:
             self._drop(frame, refusal)
         else:
             stream.backlog.appendleft(frame)

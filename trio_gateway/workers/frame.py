@@ -43,6 +43,7 @@ class StreamQueue:
         queued: It stands in one of the dispatcher's queues.
         busy: One of its frames is in flight.
         closed: It takes no more frames.
+        why: Makes the exception for those that it gives up then.
     """
 
     make_state: Callable[[], OpusState]
@@ -56,6 +57,7 @@ class StreamQueue:
     queued: bool = field(default=False, init=False)
     busy: bool = field(default=False, init=False)
     closed: bool = field(default=False, init=False)
+    why: Callable[[], Exception] = field(default=Exception, init=False)
 
     @encodes.default
     def _(self) -> bool:

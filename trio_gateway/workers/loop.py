@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Batch", "describe", "run", "work"]
 
-# Completions leave at least this often during a batch: in a burst of 64 encodes the first result is
-# seen after 2 ms and not after 26. Each time wakes the Trio thread, and of two cores it takes one
+# Completions leave at least this often during a batch: of the 8 ms of work that it holds the first
+# results are seen after 2. Each time wakes the Trio thread, and of two cores it takes one
 # from a worker. With 1 ms, decoding with threads reached 0.72 of the bare codec, with 2 ms 0.80;
 # encoding at complexity 5 with interpreters 0.93 and 0.96.
 FLUSH_NS: Final = 2_000_000

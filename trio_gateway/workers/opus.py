@@ -134,6 +134,8 @@ def encoder_state(
         application: "audio" stays close to what it is given, music included; "voip" filters out
             what lies below speech and leans towards the coder made for it.
     """
+    if application not in _APPLICATIONS:
+        raise ValueError(f"application {application!r}: one of {', '.join(_APPLICATIONS)}")
     state = OpusState(codec.encoder_bytes(1), codec.encoder_ctl)
     code = codec.encoder_init(reference(state.address), rate, 1, _APPLICATIONS[application])
     if code < 0:

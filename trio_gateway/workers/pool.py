@@ -135,6 +135,11 @@ class WorkerPool:
         """The kind of its workers."""
         return self._supervisor.kind
 
+    @property
+    def target(self) -> int:
+        """Workers that there should be."""
+        return self._supervisor.target
+
     def decoder(self, rate: int = 16000) -> Decoder:
         """A new Opus decoder, mono; it mixes stereo packets down.
 

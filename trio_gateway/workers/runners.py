@@ -57,8 +57,10 @@ class Runners:
         Raises:
             WorkerFailed: It cannot be made.
         """
-        if self.parked:
-            return self.parked.pop()
+        for runner in reversed(self.parked):
+            if runner.kind == kind:
+                self.parked.remove(runner)
+                return runner
         runner = self._kinds[kind]()
         settled = threading.Lock()  # by the first: the thread when it is made, or we, who give up
 

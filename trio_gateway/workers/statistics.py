@@ -55,7 +55,7 @@ class PoolStatistics:
     late: int
     """Frames finished after their deadline."""
     deaths: int
-    """Workers that ended without having been asked to, or hung when they were."""
+    """Workers that ended without having been asked to, or hung."""
     hanging: int = 0
     """Threads that were given up and have not returned: they may burn a core, and hold slots."""
     latency: Summary

@@ -115,7 +115,8 @@ class Decoder(Stream):
     """One Opus decoder, mono. Frames are decoded in the order of the calls.
 
     Methods exist twice: to be awaited, and with a callback `done(result)`, which is called in the
-    Trio thread with the samples or with the exception. It must be short and must not raise.
+    Trio thread with the samples or with the exception. It must be short and must not raise; what it
+    submits after a FrameDropped displaces the next frame, and may do so for ever.
     """
 
     async def decode(self, packet: bytes) -> NDArray[np.int16]:
@@ -211,6 +212,9 @@ def _frame_lengths(rate: int) -> frozenset[int]:
     return frozenset(rate * units // 400 for units in _FRAME_UNITS)
 
 
-def _check_packet(packet: bytes) -> None:
+def _check_packet(packet: object) -> None:
+    if not isinstance(packet, bytes):
+        text = f"a packet is bytes, and this is {type(packet).__name__}"
+        raise ValueError(text)  # noqa: TRY004  as for whatever else is wrong with an argument
     if not 0 < len(packet) <= MAX_PACKET_BYTES:
         raise ValueError(f"a packet of {len(packet)} bytes; 1 to {MAX_PACKET_BYTES} are possible")

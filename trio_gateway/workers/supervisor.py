@@ -94,16 +94,22 @@ class Supervisor:
         self._nursery: trio.Nursery
         self._starting = trio.Lock()
         self._resizing = trio.Lock()
-        self._watching = trio.CancelScope(shield=True)
+        self._open = trio.CancelScope(shield=True)
+        self._kept = trio.Event()
 
     async def open(self, nursery: trio.Nursery) -> None:
-        """Start `min_workers` in `nursery`; with kind "auto" as threads, if all else fails.
+        """Start `min_workers`; with kind "auto" as threads, if all else fails.
+
+        Args:
+            nursery: Waits for all that is begun here, and is heard by none of it: a pool works
+                while what is around it unwinds, and ends with `close`.
 
         Raises:
             WorkerFailed: They do not start.
         """
-        self._nursery = nursery
-        nursery.start_soon(self._watch)
+        # Not with start(): cancelled, it would wait for a task that does not hear of it.
+        nursery.start_soon(self._keep)
+        await self._kept.wait()
         try:
             await self.resize(self._settings.min_workers)
         except WorkerFailed as error:
@@ -159,7 +165,7 @@ class Supervisor:
             while self.hanging:
                 await self._somebody_returned.wait()
                 await self._runners.take_down(deadline)
-        self._watching.cancel()
+        self._open.cancel()
         if left := [*self.workers, *self.hanging]:
             log.error("workers left behind", workers=sorted(worker.name for worker in left))
         if self._runners.parked:
@@ -177,7 +183,11 @@ class Supervisor:
         async with self._starting:
             for _ in range(self.target - len(self._active())):
                 runner = await self._runners.take(self.kind)
-                await self._nursery.start(self._supervise, runner)
+                try:
+                    await self._nursery.start(self._supervise, runner)
+                except WorkerFailed:
+                    self._check_open()  # a pool that closes retires those that are starting
+                    raise
 
     @enable_ki_protection
     async def _supervise(
@@ -229,17 +239,19 @@ class Supervisor:
         return least_used_core(worker.core for worker in self.workers)
 
     @enable_ki_protection
-    async def _watch(self) -> None:
-        """Look at all workers at once: frames of one that hangs must not go to another one.
+    async def _keep(self) -> None:
+        """Hold the nursery of all workers, and look at them now and then until the pool is closed.
 
-        Shielded until the pool has closed, as the workers are.
+        At all at once: frames of one that hangs must not go to another one that does.
         """
-        with self._watching:
-            while True:
-                await trio.sleep(self._settings.hang_timeout / LOOKS)
-                now = trio.current_time()
-                for worker in tuple(self.workers):
-                    worker.give_up_if_it_hangs(now)
+        with self._open:
+            async with trio.open_nursery() as self._nursery:
+                self._kept.set()
+                while True:
+                    await trio.sleep(self._settings.hang_timeout / LOOKS)
+                    now = trio.current_time()
+                    for worker in tuple(self.workers):
+                        worker.give_up_if_it_hangs(now)
 
     @enable_ki_protection
     async def _have_back(self, worker: Worker) -> None:
@@ -248,8 +260,7 @@ class Supervisor:
         log.info("a worker that was given up has returned", worker=worker.name)
         _LENT.remove((worker, self._slab))
         self.hanging.remove(worker)
-        for slot in worker.slots:
-            self._slab.release(slot)
+        self._dispatcher.give_back(worker.slots)
         self._runners.parked.append(worker.runner)
         self._somebody_returned.set()
         self._somebody_returned = trio.Event()
@@ -269,7 +280,8 @@ class Supervisor:
 
     async def _end_all(self, deadline: float) -> None:
         """Wait until all workers are gone, then take down their runners."""
+        for worker in self.workers:
+            worker.retire()
         while self.workers:
-            self.workers[0].retire()
             await self.workers[0].gone.wait()
         await self._runners.take_down(deadline)

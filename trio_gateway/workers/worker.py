@@ -100,6 +100,7 @@ class Worker:
         self._scope = trio.CancelScope()
         self._life = trio.CancelScope(shield=True)
         self._ended = trio.Event()
+        self._started = False
         self._in_thread = True
         self._far_ends_taken = threading.Lock()  # by the one who closes them; never released
         self._request_read, self._request_write, self._reply_read, self._reply_write = _pipes()
@@ -141,7 +142,7 @@ class Worker:
                     await self._ended.wait()
             finally:
                 self.retire()
-        if not self.lane.ready:
+        if not self._started:
             slow = self._scope.cancelled_caught
             why = f"not ready in {START_TIMEOUT:g} s" if slow else self.failure or "it just ended"
             raise WorkerFailed(f"{self.name} did not start: {why}")
@@ -242,7 +243,6 @@ class Worker:
         except BlockingIOError:
             return True
         believed = True
-        was_ready = self.lane.ready
         try:
             self._dispatcher.completed_untrusted(self.lane, data)
         except WorkerFailed as error:
@@ -250,7 +250,9 @@ class Worker:
             self.failure = str(error)
             self._stop_listening()  # or it might wait for ever for somebody to read more of it
             self.retire()
-        if self.lane.ready and not was_ready:
+        # Too late, it is no start: nobody would replace a worker that is draining already.
+        if self.lane.ready and not self._started and not self._scope.cancel_called:
+            self._started = True
             task_status.started()
             self._scope.shield = True
             self._scope.deadline = inf
