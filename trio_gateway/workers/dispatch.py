@@ -288,6 +288,7 @@ class Dispatcher:
         self.counters.in_flight -= 1
         self.counters.waiting += 1
         stream.busy = False
+        frame.lost_workers += suspect
         if stream.closed:
             self._drop(frame, stream.why())
         elif suspect and (refusal := after_loss(frame)) is not None:

@@ -22,7 +22,6 @@ __all__ = ["after_loss"]
 def after_loss(frame: Frame) -> Exception | None:
     """Make the best of a frame that a lost worker may have begun, or say why there is none."""
     frame.stream.state = frame.stream.make_state()
-    frame.lost_workers += 1
     if frame.lost_workers > 1:
         return WorkerFailed("two workers were lost with this frame; it will not get a third")
     if frame.operation == DECODE:
