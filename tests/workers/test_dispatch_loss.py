@@ -178,8 +178,7 @@ def test_slots_that_come_back_are_used_at_once() -> None:
     office, hanging, heir = Office(slots=1), FakeWorker("hanging"), FakeWorker("heir")
     office.hire(hanging)
     office.submit(office.stream(), "a")
-    slots = [frame.slot for frame in hanging.held]
-    office.dispatcher.lane_lost(hanging, still_running=True)
+    slots = office.dispatcher.lane_lost(hanging, still_running=True)
     office.hire(heir)
     assert heir.tickets == [], "the only slot is still that of the worker that hangs"
     office.dispatcher.give_back(slots)
@@ -193,7 +192,8 @@ def test_what_has_not_left_is_no_suspect() -> None:
     for stream, name in zip(streams, "ab", strict=True):
         office.submit(stream, name)
     states = [stream.state for stream in streams]
-    office.dispatcher.lane_lost(lost, still_running=True)
+    slots = office.dispatcher.lane_lost(lost, still_running=True)
+    assert slots == [0], "and that of the other one is free already"
     assert streams[0].state is not states[0]
     assert streams[1].state is states[1]
     office.dispatcher.close_lane(lost)  # which follows, and finds nothing

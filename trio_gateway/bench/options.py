@@ -19,6 +19,7 @@ from trio_gateway.bench.load import closed_loop
 from trio_gateway.bench.measure import interval_for, jobs, pool_settings
 from trio_gateway.bench.micro import pairs, seconds_each
 from trio_gateway.bench.mixed import mixed
+from trio_gateway.settings import PoolSettings
 from trio_gateway.workers.pool import open_worker_pool
 from trio_gateway.workers.thread import switching_every
 
@@ -78,7 +79,8 @@ OPTIONS: Final = (
         else []
     ),
 )
-DEFAULTS: Final = {"decode_first": True, "decode_workers": 0, "pin_workers": False}
+# Of the options that are not measured just now, whatever the command line has.
+DEFAULTS: Final = {option.name: getattr(PoolSettings(), option.name) for option in OPTIONS}
 
 
 @frozen

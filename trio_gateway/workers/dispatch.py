@@ -172,7 +172,7 @@ class Dispatcher:
                 self._take_back(frame, suspect=False)
 
     @enable_ki_protection
-    def lane_lost(self, lane: Lane, *, still_running: bool) -> None:
+    def lane_lost(self, lane: Lane, *, still_running: bool) -> list[int]:
         """A worker is gone.
 
         One that raised has reported all that it finished: the first frame it held is the suspect,
@@ -182,17 +182,23 @@ class Dispatcher:
         Args:
             lane: The worker's.
             still_running: It hangs, and may yet touch the slots and the states of what it held:
-                they are put aside for good.
+                they are put aside.
+
+        Returns:
+            The slots that were put aside, for `give_back` when the worker is gone after all.
         """
         self.close_lane(lane)  # what has not left is not among those that it may have begun
         held, lane.held = lane.held, deque()
+        put_aside = []
         with self:
             for index, frame in enumerate(held):
                 if still_running:
+                    put_aside.append(frame.slot)
                     lane.put_aside.append(frame.stream.state)
                 else:
                     self._slab.release(frame.slot)
                 self._take_back(frame, suspect=index == 0 or still_running or lane.lied)
+        return put_aside
 
     @enable_ki_protection
     def give_back(self, slots: list[int]) -> None:

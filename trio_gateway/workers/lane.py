@@ -35,7 +35,7 @@ class Lane:
         handed: Tickets that it was ever given.
         frames: Tickets that it finished.
         busy_s: Seconds inside libopus.
-        put_aside: Codec states that it may touch for as long as the process lives.
+        put_aside: Codec states that it may touch as long as its thread has not returned.
     """
 
     def __init__(self, name: str, write: Callable[[bytes], int]) -> None:

@@ -189,8 +189,7 @@ class Worker:
             self.abandoned = self._in_thread
             if self.abandoned:
                 self.failure = self.failure or f"did not end in {self._drain_timeout:g} s"
-                self.slots = [frame.slot for frame in self.lane.held]
-            self._dispatcher.lane_lost(self.lane, still_running=self.abandoned)
+            self.slots = self._dispatcher.lane_lost(self.lane, still_running=self.abandoned)
             self._stop_listening()
             self._ended.set()
 
