@@ -45,7 +45,7 @@ class SortedList:
 
 def named(frames: list[UplinkFrame]) -> list[tuple[int, bool]]:
     for frame in frames:
-        assert frame.payload in (None, b"%d" % frame.sequence)
+        assert frame.payload in (None, b"\x58audio %d" % frame.sequence)
     return [(frame.sequence, frame.payload is not None) for frame in frames]
 
 
@@ -67,7 +67,7 @@ def test_the_buffer_equals_the_sorted_list(
             late += 1
             continue
         model.here.append((sequence, now))
-        out = named(jitter.push(UplinkFrame(sequence, b"%d" % sequence), now))
+        out = named(jitter.push(UplinkFrame(sequence, b"\x58audio %d" % sequence), now))
         assert out == model.tick(now)
         everything += out
         assert jitter.waiting == len(model.here)

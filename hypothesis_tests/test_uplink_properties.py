@@ -112,7 +112,8 @@ class Line:
     def balance(self) -> bool:
         """Whether every frame that left the link has become exactly one thing."""
         link, uplink = self.link.statistics(), self.uplink
-        became = uplink.decoded + uplink.concealed + uplink.failed + uplink.dropped
+        became = uplink.decoded + uplink.recovered + uplink.concealed
+        became += uplink.failed + uplink.dropped
         return link.delivered + link.lost == became + uplink.pending
 
 

@@ -30,10 +30,11 @@ if TYPE_CHECKING:
     from trio_gateway.workers.frame import Result
     from trio_gateway.workers.pool import WorkerPool
 
-__all__ = ["CONCEALED", "LOST", "REFUSED", "FakePool", "packet", "value_of"]
+__all__ = ["CONCEALED", "LOST", "RECOVERED", "REFUSED", "FakePool", "packet", "value_of"]
 
 LOST = -8  # encoding it takes two workers with it
 CONCEALED = -7  # what a concealed frame is full of
+RECOVERED = -6  # what a frame is full of that came from the packet after it
 REFUSED = b"\x58 libopus refuses this"
 
 
@@ -74,6 +75,10 @@ class FakeStream:
 
     def submit_conceal(self, samples: int, done: Callable[[Result], None]) -> None:
         self._submit(FakeFrame(np.full(samples, CONCEALED, np.int16), done))
+
+    def submit_recover(self, data: bytes, samples: int, done: Callable[[Result], None]) -> None:
+        assert data, "a packet that carries a copy"
+        self._submit(FakeFrame(np.full(samples, RECOVERED, np.int16), done))
 
     async def encode(self, pcm: NDArray[np.int16]) -> bytes:
         await trio.lowlevel.checkpoint()

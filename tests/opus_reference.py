@@ -25,11 +25,18 @@ def speech(samples: int) -> NDArray[np.int16]:
 
 
 class ReferenceEncoder:
-    def __init__(self, rate: int, *, complexity: int = 7, bitrate: int = 24000) -> None:
+    """`loss_percent`: told of so much loss, it adds in-band FEC from 15 % or so."""
+
+    def __init__(
+        self, rate: int, *, complexity: int = 7, bitrate: int = 24000, loss_percent: int = 0
+    ) -> None:
         self._encoder = opuslib_next.Encoder(rate, 1, opuslib_next.APPLICATION_AUDIO)
         state = self._encoder.encoder_state
         encoder_api.encoder_ctl(state, ctl.set_complexity, complexity)
         encoder_api.encoder_ctl(state, ctl.set_bitrate, bitrate)
+        if loss_percent:
+            encoder_api.encoder_ctl(state, ctl.set_inband_fec, 1)
+            encoder_api.encoder_ctl(state, ctl.set_packet_loss_perc, loss_percent)
 
     def encode(self, pcm: NDArray[np.int16]) -> bytes:
         return cast("bytes", self._encoder.encode(pcm.tobytes(), len(pcm)))
@@ -60,7 +67,7 @@ def frames(rate: int, number: int, frame_ms: int = 60) -> list[NDArray[np.int16]
     return list(speech(number * samples).reshape(number, samples))
 
 
-def packets(rate: int, number: int) -> list[bytes]:
+def packets(rate: int, number: int, *, loss_percent: int = 0) -> list[bytes]:
     """The same, as Opus."""
-    encoder = ReferenceEncoder(rate)
+    encoder = ReferenceEncoder(rate, loss_percent=loss_percent)
     return [encoder.encode(frame) for frame in frames(rate, number)]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import trio
 from attrs import define, field
-from fake_pool import CONCEALED, REFUSED, FakePool
+from fake_pool import CONCEALED, RECOVERED, REFUSED, FakePool
 from fake_wires import HOME, FakeDevice
 from trio.testing import wait_all_tasks_blocked
 
@@ -77,7 +77,8 @@ class Line:
     def balance(self) -> bool:
         """Whether every frame that left the link has become exactly one thing."""
         link, uplink = self.link.statistics(), self.uplink
-        became = uplink.decoded + uplink.concealed + uplink.failed + uplink.dropped
+        became = uplink.decoded + uplink.recovered + uplink.concealed
+        became += uplink.failed + uplink.dropped
         return link.delivered + link.lost == became + uplink.pending
 
 
@@ -257,6 +258,24 @@ async def test_what_libopus_refuses_passes_in_silence(autojump_clock: MockClock)
     assert await read(line.uplink) == ["manual", 0, 2]
     assert line.uplink.failed == 1
     assert line.balance()
+
+
+WITH_COPY = 0x1001  # as a packet it has the LBRR flag: it carries a copy of the frame before it
+
+
+async def test_a_lost_frame_is_taken_from_the_packet_after_it(autojump_clock: MockClock) -> None:
+    line = Line()
+    line.start()
+    line.hear(1)
+    line.device.lose(2)
+    line.hear(WITH_COPY)
+    line.device.lose()
+    line.hear(3)
+    line.wait(FRAME)
+    expected = ["manual", 1, CONCEALED, RECOVERED, WITH_COPY, CONCEALED, 3]
+    assert await read(line.uplink) == expected
+    uplink = line.uplink
+    assert (uplink.decoded, uplink.recovered, uplink.concealed) == (3, 1, 2)
 
 
 async def test_a_reader_that_does_not_read_loses_the_oldest_audio(

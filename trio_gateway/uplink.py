@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["Heard", "ListenMode", "Talk", "TalkEnd", "Uplink"]
 
 ListenMode: TypeAlias = Literal["auto", "manual", "realtime"]
+_How: TypeAlias = Literal["decoded", "recovered", "concealed"]
 
 STRAGGLERS = 1.0
 """Seconds after `listen stop` in which audio without a `listen start` belongs to the talk that is
@@ -87,6 +88,7 @@ class Uplink:
         rate: Of the PCM, Hz.
         frame_ms: Milliseconds in a frame.
         decoded: Frames.
+        recovered: Lost frames of which the next packet carried a copy (in-band FEC).
         concealed: Lost frames that libopus filled in.
         failed: Frames that libopus refused; they are read as silence.
         dropped: Frames given up before they were decoded.
@@ -106,6 +108,7 @@ class Uplink:
         self.rate = settings.uplink_rate
         self.frame_ms = params.frame_ms
         self.decoded = 0
+        self.recovered = 0
         self.concealed = 0
         self.failed = 0
         self.dropped = 0
@@ -243,18 +246,22 @@ class Uplink:
         for frame in frames:
             place = _Place(is_frame=True)
             self._append(place)
-            done = partial(self._fill, place, lost=frame.payload is None)
-            if frame.payload is None:
-                self._decoder.submit_conceal(self._frame_samples, done)
+            if frame.payload is not None:
+                self._decoder.submit_decode(frame.payload, partial(self._fill, place, "decoded"))
+            elif frame.fec is not None:
+                done = partial(self._fill, place, "recovered")
+                self._decoder.submit_recover(frame.fec, self._frame_samples, done)
             else:
-                self._decoder.submit_decode(frame.payload, done)
+                done = partial(self._fill, place, "concealed")
+                self._decoder.submit_conceal(self._frame_samples, done)
 
-    def _fill(self, place: _Place, result: Result, *, lost: bool) -> None:
+    def _fill(self, place: _Place, how: _How, result: Result) -> None:
         if place.given_up:
             return
         if isinstance(result, np.ndarray):
-            self.concealed += lost
-            self.decoded += not lost
+            self.decoded += how == "decoded"
+            self.recovered += how == "recovered"
+            self.concealed += how == "concealed"
             place.item = result
         elif isinstance(result, FrameDropped):
             self._give_up(place)

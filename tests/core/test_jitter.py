@@ -4,7 +4,7 @@ from trio_gateway.core.jitter import MAX_WAITING, JitterBuffer, UplinkFrame
 
 
 def frame(sequence: int) -> UplinkFrame:
-    return UplinkFrame(sequence, b"%d" % sequence)
+    return UplinkFrame(sequence, b"\x58audio %d" % sequence)
 
 
 def lost(*sequences: int) -> list[UplinkFrame]:
@@ -107,3 +107,22 @@ def test_what_waits_is_bounded() -> None:
     for sequence in range(503, 503 + 2 * MAX_WAITING, 2):
         jitter.push(frame(sequence), 0.0)
         assert jitter.waiting <= MAX_WAITING
+
+
+WITH_FEC = bytes([11 << 3, 0b0001_0000])  # SILK, 60 ms, the LBRR flag
+
+
+def test_the_last_of_a_gap_can_be_had_from_the_packet_after_it() -> None:
+    jitter = buffer()
+    jitter.push(frame(1), 0.0)
+    behind = UplinkFrame(4, WITH_FEC)
+    jitter.push(behind, 0.1)
+    assert jitter.flush() == [*lost(2), UplinkFrame(3, None, fec=WITH_FEC), behind]
+
+
+def test_a_gap_of_which_no_frame_is_named_has_nothing_to_recover() -> None:
+    jitter = JitterBuffer(reorder_wait=0.06, max_gap_frames=0)
+    behind = UplinkFrame(2, WITH_FEC)
+    jitter.push(behind, 0.0)
+    assert jitter.flush() == [behind]
+    assert jitter.skipped == 1

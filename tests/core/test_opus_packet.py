@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from opus_reference import packets
 
-from trio_gateway.core.opus_packet import SAMPLE_RATE, duration_untrusted
+from trio_gateway.core.opus_packet import SAMPLE_RATE, carries_fec, duration_untrusted
 from trio_gateway.errors import BadPacket
 
 DATAGRAMS: list[dict[str, Any]] = json.loads(
@@ -82,3 +83,34 @@ def test_malformed(packet: bytes) -> None:
     with pytest.raises(BadPacket) as caught:
         duration_untrusted(packet)
     assert caught.value.reason == "not_opus"
+
+
+@pytest.mark.parametrize(
+    ("packet", "fec"),
+    [
+        (bytes([SILK_60, 0b0001_0000]), True),  # three bits of VAD, then LBRR
+        (bytes([SILK_60, 0b1110_1111]), False),
+        (bytes([SILK_60]), False),  # DTX
+        (bytes([1 << 3, 0b0100_0000]), True),  # SILK, 20 ms
+        (bytes([15 << 3, 0b0100_0000]), True),  # hybrid
+        (bytes([16 << 3, 0b0100_0000]), False),  # CELT has none
+        (bytes([1 << 3 | 4, 0b0001_0000]), True),  # the second channel's
+        (bytes([1 << 3 | 1, 0b0100_0000, 0]), True),
+        (bytes([1 << 3 | 2, 1, 0b0100_0000, 0]), True),
+        (bytes([1 << 3 | 2, 0, 0b0100_0000, 0]), False),  # the first of two is empty
+        (bytes([1 << 3 | 3, 3]) + bytes([0b0100_0000, 0, 0]), True),
+        (bytes([1 << 3 | 3, 0x43, 255, 0]) + bytes([0b0100_0000, 0, 0]) + bytes(254), True),
+        (bytes([1 << 3 | 3, 0x83, 1, 1, 0b0100_0000, 0, 0]), True),
+        (bytes([1 << 3 | 3, 0x83, 0, 1, 0b0100_0000, 0, 0]), False),
+    ],
+    ids=lambda value: value.hex() if isinstance(value, bytes) else value,
+)
+def test_whether_a_packet_carries_the_frame_before_it(packet: bytes, *, fec: bool) -> None:
+    duration_untrusted(packet)
+    assert carries_fec(packet) is fec
+
+
+def test_libopus_puts_a_copy_into_speech_when_told_of_losses() -> None:
+    with_fec = [carries_fec(each) for each in packets(16000, 40, loss_percent=20)]
+    assert sum(with_fec) > 20
+    assert not any(carries_fec(each) for each in packets(16000, 40))

@@ -16,6 +16,8 @@ import math
 from attrs import define, field, frozen
 from attrs.validators import ge
 
+from trio_gateway.core.opus_packet import carries_fec
+
 __all__ = ["JitterBuffer", "UplinkFrame"]
 
 MAX_WAITING = 64
@@ -31,11 +33,13 @@ class UplinkFrame:
         sequence: Unrolled to a plain integer: it never wraps.
         payload: One Opus packet, or None: lost, to be concealed.
         timestamp_ms: As received; 0 if the device sends none, or if the frame is lost.
+        fec: Of a lost frame: the packet after it, if that carries a copy.
     """
 
     sequence: int
     payload: bytes | None = field(repr=False)
     timestamp_ms: int = 0
+    fec: bytes | None = field(default=None, repr=False)
 
 
 @define
@@ -112,7 +116,11 @@ class JitterBuffer:
         self.lost += named
         self.skipped += first - self._next - named
         self._next = first
-        return [UplinkFrame(each, None) for each in range(first - named, first)] + self._in_order()
+        gap = [UplinkFrame(each, None) for each in range(first - named, first)]
+        behind = self._waiting[first][0].payload
+        if gap and behind is not None and carries_fec(behind):
+            gap[-1] = UplinkFrame(first - 1, None, fec=behind)
+        return gap + self._in_order()
 
     def _set_deadline(self) -> None:
         # All that waits is behind the first gap, so the earliest arrival is the one that showed it.

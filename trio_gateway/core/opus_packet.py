@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from trio_gateway.errors import BadPacket
 
-__all__ = ["SAMPLE_RATE", "duration_untrusted"]
+__all__ = ["SAMPLE_RATE", "carries_fec", "duration_untrusted"]
 
 SAMPLE_RATE = 48000
 """Durations are counted in samples at this rate, in which every Opus frame has a whole number."""
@@ -27,6 +27,9 @@ SAMPLE_RATE = 48000
 _MAX_FRAME_BYTES = 1275  # R2
 _MAX_SAMPLES = SAMPLE_RATE * 120 // 1000  # R5
 _TWO_BYTE_SIZE = 252
+_FIRST_CELT = 16  # configuration, RFC 6716 table 2: SILK and hybrid lie below
+_SILK_FRAME_SAMPLES = 960  # 20 ms
+_STEREO = 4
 
 
 def _frame_samples(config: int) -> int:
@@ -98,3 +101,45 @@ def _sizes_fit(packet: bytes, start: int, end: int, sizes: int) -> bool:
             start += 1
         total += size
     return 0 <= end - start - total <= _MAX_FRAME_BYTES
+
+
+def carries_fec(packet: bytes) -> bool:
+    """Whether a well-formed packet holds a copy of the frame before it (in-band FEC, LBRR).
+
+    RFC 6716, 4.2.3: a SILK frame begins, for each channel, with a VAD bit for every 20 ms and one
+    LBRR bit. They can be read without the range decoder.
+    """
+    toc = packet[0]
+    if toc >> 3 >= _FIRST_CELT:
+        return False
+    start = _first_frame(packet)
+    if start >= len(packet):  # DTX: no frame at all
+        return False
+    parts = max(1, _SAMPLES_BY_TOC[toc] // _SILK_FRAME_SAMPLES)
+    flags = 1 << (7 - parts)
+    if toc & _STEREO:
+        flags |= 1 << (6 - 2 * parts)
+    return bool(packet[start] & flags)
+
+
+def _first_frame(packet: bytes) -> int:
+    """Return where the first frame begins; the length of the packet if that frame is empty."""
+    code = packet[0] & 3
+    if code < 2:  # noqa: PLR2004  the wire's own numbers
+        return 1
+    start = 1
+    if code == 3:  # noqa: PLR2004
+        start = 2
+        if packet[1] & 0x40:
+            while packet[start] == 255:  # noqa: PLR2004  see _code_3_fits
+                start += 1
+            start += 1
+        if not packet[1] & 0x80:
+            return start
+        sizes = (packet[1] & 0x3F) - 1
+    else:
+        sizes = 1
+    first = packet[start] if sizes else 1
+    for _ in range(sizes):
+        start += 2 if packet[start] >= _TWO_BYTE_SIZE else 1
+    return start if first else len(packet)
