@@ -122,3 +122,7 @@ async def serving(
         await nursery.start(gateway.sessions.serve, handler)
         yield gateway
         nursery.cancel_scope.cancel()
+    statistics = gateway.sessions.statistics()
+    assert not statistics.unaccounted()
+    assert statistics.up.waiting == statistics.up.decoding == statistics.up.readable == 0
+    assert statistics.down.queued == 0

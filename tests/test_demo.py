@@ -12,6 +12,7 @@ from attrs import evolve
 from rich.console import Console
 
 from trio_gateway import Settings, demo
+from trio_gateway.core.fates import DownlinkStatistics, UplinkStatistics
 from trio_gateway.core.scaling import ScalingEvent, Signals
 from trio_gateway.core.window import Summary
 from trio_gateway.demo_summary import Outcome
@@ -54,8 +55,9 @@ def report(devices: int = 4, failures: tuple[Failure, ...] = ()) -> Report:
 
 
 SESSIONS = SessionsStatistics(
-    active=0, opened=4, refused={}, closed={}, stale=0, frames_up=10, frames_down=10,
-    lost=3, concealed=2, failed=0, dropped=1, unread=0, received=10, messages_dropped=0,
+    active=0, opened=4, refused={}, closed={}, stale=0, messages_dropped=0,
+    up=UplinkStatistics(received=10, decoded=10, lost=3, concealed=2, dropped=1),
+    down=DownlinkStatistics(framed=10, sent=10),
 )  # fmt: skip
 
 GOOD = Outcome(

@@ -7,6 +7,7 @@ import hashlib
 import hmac
 import random
 import socket
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,7 +33,7 @@ from trio_gateway.settings import (
 from trio_gateway.workers.interpreter import interpreters_work
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncIterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -55,6 +56,17 @@ def make_settings(**sections: Any) -> Settings:
         grace=1.0,
     )
     return evolve(settings, **sections)
+
+
+@asynccontextmanager
+async def balanced_gateway(settings: Settings) -> AsyncIterator[Gateway]:
+    """A gateway whose counts must add up in the end."""
+    async with open_gateway(settings) as gateway:
+        yield gateway
+    statistics = gateway.statistics()
+    assert not statistics.unaccounted()
+    up = statistics.sessions.up
+    assert up.waiting == up.decoding == up.readable == statistics.sessions.down.queued == 0
 
 
 def name(number: int) -> str:
@@ -106,7 +118,7 @@ async def converse(device: WireDevice, packets: Sequence[bytes], frame_s: float 
 async def test_a_device_hears_itself_sample_for_sample(settings: Settings) -> None:
     packets = spoken(1.2)
     with trio.fail_after(15):
-        async with open_gateway(settings) as gateway, trio.open_nursery() as nursery:
+        async with balanced_gateway(settings) as gateway, trio.open_nursery() as nursery:
             await nursery.start(gateway.serve)
             assert gateway.pool.kind == settings.pool.kind
             async with open_device(mqtt_of(gateway), name(1)) as device:
@@ -148,7 +160,7 @@ async def test_many_devices_and_a_storm_of_scaling_leave_every_sample_right(
                 await gateway.pool.resize(workers)
 
     with trio.fail_after(20):
-        async with open_gateway(settings) as gateway, trio.open_nursery() as nursery:
+        async with balanced_gateway(settings) as gateway, trio.open_nursery() as nursery:
             await nursery.start(gateway.serve)
             nursery.start_soon(storm, gateway)
             async with trio.open_nursery() as calls:
@@ -218,7 +230,7 @@ async def test_nobody_hurts_anybody_else() -> None:
             right.append(number)
 
     with trio.fail_after(20):
-        async with open_gateway(make_settings()) as gateway, trio.open_nursery() as nursery:
+        async with balanced_gateway(make_settings()) as gateway, trio.open_nursery() as nursery:
             mqtt = mqtt_of(gateway)
             await nursery.start(gateway.serve, fragile)
             nursery.start_soon(connect_and_say_nothing, mqtt)
@@ -241,7 +253,7 @@ async def test_nobody_hurts_anybody_else() -> None:
 async def test_a_second_hello_replaces_the_session() -> None:
     packets = spoken(0.3)
     with trio.fail_after(10):
-        async with open_gateway(make_settings()) as gateway, trio.open_nursery() as nursery:
+        async with balanced_gateway(make_settings()) as gateway, trio.open_nursery() as nursery:
             await nursery.start(gateway.serve)
             async with open_device(mqtt_of(gateway), name(1)) as device:
                 first = await device.hello()
@@ -263,7 +275,7 @@ async def test_a_second_hello_replaces_the_session() -> None:
 async def test_abort_stops_the_answer_at_once() -> None:
     packets = spoken(3.0)
     with trio.fail_after(10):
-        async with open_gateway(make_settings()) as gateway, trio.open_nursery() as nursery:
+        async with balanced_gateway(make_settings()) as gateway, trio.open_nursery() as nursery:
             await nursery.start(gateway.serve)
             async with open_device(mqtt_of(gateway), name(1)) as device:
                 await device.hello()
@@ -288,7 +300,7 @@ async def test_auto_mode_answers_when_the_voice_pauses_and_realtime_at_once() ->
     encoder = ReferenceEncoder(16000)
     silence = [encoder.encode(np.zeros(960, np.int16)) for _ in range(12)]
     with trio.fail_after(15):
-        async with open_gateway(settings) as gateway, trio.open_nursery() as nursery:
+        async with balanced_gateway(settings) as gateway, trio.open_nursery() as nursery:
             await nursery.start(gateway.serve)
             async with open_device(mqtt_of(gateway), name(1)) as device:
                 await device.hello()
@@ -313,7 +325,7 @@ async def test_signed_devices_get_in_and_others_do_not() -> None:
     password = base64.b64encode(hmac.digest(key.encode(), text, hashlib.sha256)).decode()
     settings = make_settings(signature_key=Secret(key))
     with trio.fail_after(10):
-        async with open_gateway(settings) as gateway, trio.open_nursery() as nursery:
+        async with balanced_gateway(settings) as gateway, trio.open_nursery() as nursery:
             await nursery.start(gateway.serve)
             mqtt = mqtt_of(gateway)
             async with open_device(mqtt, name(1), username=username, password=password) as device:
@@ -336,7 +348,7 @@ async def test_sessions_are_closed_when_silent_full_gone_or_not_served() -> None
             ends.send_nowait(None)
 
     with trio.fail_after(10):
-        async with open_gateway(settings) as gateway, trio.open_nursery() as nursery:
+        async with balanced_gateway(settings) as gateway, trio.open_nursery() as nursery:
             async with open_device(mqtt_of(gateway), name(1)) as device:
                 device.publish({"type": "hello"})
                 await device.wait_for("alert")
@@ -360,7 +372,7 @@ async def test_drain_lets_a_live_call_end_and_takes_no_new_one() -> None:
     packets = spoken(0.6)
     with trio.fail_after(10):
         async with (
-            open_gateway(make_settings(grace=5.0)) as gateway,
+            balanced_gateway(make_settings(grace=5.0)) as gateway,
             trio.open_nursery() as nursery,
         ):
             await nursery.start(gateway.serve)
@@ -396,7 +408,7 @@ async def test_a_handler_sends_receives_and_calls_tools() -> None:
         said.append(await session.call_tool("self.get", {"x": 1}, timeout=5))
 
     with trio.fail_after(10):
-        async with open_gateway(make_settings()) as gateway, trio.open_nursery() as nursery:
+        async with balanced_gateway(make_settings()) as gateway, trio.open_nursery() as nursery:
             await nursery.start(gateway.serve, handler)
             async with open_device(mqtt_of(gateway), name(1)) as device:
                 await device.hello()

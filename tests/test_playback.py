@@ -12,6 +12,7 @@ from fake_pool import CONCEALED, LOST, FakePool
 from fake_wires import HOME, FakeDevice, FakeSender
 from trio.testing import wait_all_tasks_blocked
 
+from trio_gateway.core.fates import DownlinkStatistics
 from trio_gateway.core.link import AudioLink
 from trio_gateway.core.pcm import to_float32
 from trio_gateway.errors import SessionClosed
@@ -106,7 +107,7 @@ async def test_tts_start_a_guard_the_audio_its_play_out_a_guard_tts_stop(
     start, stop = (time for time, _ in room.said)
     assert start == 0
     assert stop == pytest.approx(GUARD + 5 * FRAME + GUARD)
-    assert room.playback.sent == 5
+    assert room.playback.statistics().sent == 5
     assert not room.playback.playing
 
 
@@ -359,7 +360,7 @@ async def test_a_frame_that_libopus_refuses_is_left_out(
 ) -> None:
     assert await room.playback.play(pcm(1, CONCEALED, 3), RATE)
     assert room.values == [1, 3]
-    assert room.playback.failed == 1
+    assert room.playback.statistics().failed == 1
 
 
 async def test_a_frame_that_two_workers_were_lost_with_is_left_out_too(
@@ -367,7 +368,7 @@ async def test_a_frame_that_two_workers_were_lost_with_is_left_out_too(
 ) -> None:
     assert await room.playback.play(pcm(1, LOST, 3), RATE)
     assert room.values == [1, 3]
-    assert room.playback.failed == 1
+    assert room.playback.statistics().failed == 1
 
 
 async def test_a_full_socket_is_a_counted_drop_and_time_goes_on(
@@ -375,7 +376,7 @@ async def test_a_full_socket_is_a_counted_drop_and_time_goes_on(
 ) -> None:
     room.sender.full = True
     assert await room.playback.play(pcm(1, 2, 3), RATE)
-    assert (room.playback.sent, room.playback.dropped) == (0, 3)
+    assert room.playback.statistics() == DownlinkStatistics(framed=3, unsent=3)
     room.sender.full = False
     assert await room.playback.play(pcm(4), RATE)
     # Frames that were lost here have used up their sequences: the device conceals them.

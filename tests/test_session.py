@@ -293,12 +293,12 @@ async def test_a_handler_that_reads_nothing_costs_a_bounded_amount(
         session = call.session
         statistics = session.statistics()
         assert statistics.messages_dropped == 3000 - 10
-        assert statistics.decoded == 1000
-        assert statistics.unread >= 1000 - 8
+        assert statistics.up.decoded == 1000
+        assert statistics.up.unread >= 1000 - 8
         assert len(session._uplink._line) <= 16
         assert (await session.receive())["state"] in ("start", "stop")
         total = gateway.sessions.statistics()
-        assert (total.messages_dropped, total.unread) == (2990, statistics.unread)
+        assert (total.messages_dropped, total.up.unread) == (2990, statistics.up.unread)
 
 
 async def test_two_tasks_may_wait_for_messages(autojump_clock: MockClock) -> None:

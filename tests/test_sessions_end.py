@@ -271,13 +271,13 @@ async def test_frames_in_flight_at_the_end_are_counted_once(autojump_clock: Mock
         with pytest.raises(BadPacket):
             call.send(call.audio.nonce + b"?")
         before = gateway.sessions.statistics()
-        assert (before.frames_up, before.failed, before.dropped) == (2, 1, 0)
+        assert (before.up.decoded, before.up.failed, before.up.dropped) == (2, 1, 0)
         gateway.call()  # replaces it, with three frames in the pool
         after = gateway.sessions.statistics()
-        assert (after.frames_up, after.failed, after.dropped) == (2, 1, 3)
+        assert (after.up.decoded, after.up.failed, after.up.dropped) == (2, 1, 3)
         pool.finish()
         assert gateway.sessions.statistics() == after
-        assert (after.received, after.lost, after.concealed) == (6, 1, 0)
+        assert (after.up.received, after.lost, after.up.concealed) == (6, 1, 0)
 
 
 async def test_counters_never_go_back_when_sessions_end(autojump_clock: MockClock) -> None:
@@ -292,12 +292,12 @@ async def test_counters_never_go_back_when_sessions_end(autojump_clock: MockCloc
             before = gateway.sessions.statistics()
             call.tell("goodbye")
             after = gateway.sessions.statistics()
-            assert (after.frames_up, after.frames_down, after.received) == (
+            assert (after.frames_up, after.frames_down, after.up.received) == (
                 before.frames_up,
                 before.frames_down,
-                before.received,
+                before.up.received,
             )
-        assert (after.frames_up, after.frames_down, after.received) == (15, 15, 15)
+        assert (after.frames_up, after.frames_down, after.up.received) == (15, 15, 15)
         assert (after.opened, after.active) == (3, 0)
 
 

@@ -95,10 +95,11 @@ class Outcome:
         up = sum(report.frames_up for report in reports)
         down = sum(report.frames_down for report in reports)
         lost = gateway.lost + sum(report.lost for report in reports)
-        dropped = gateway.dropped + gateway.unread + sum(each.dropped for each in reports)
+        concealed = gateway.up.concealed + gateway.up.recovered
+        dropped = gateway.dropped + sum(each.dropped for each in reports)
         yield (
             "frames",
-            f"{up} up, {down} down, {lost} lost, {gateway.concealed} concealed, {dropped} dropped",
+            f"{up} up, {down} down, {lost} lost, {concealed} concealed, {dropped} dropped",
         )
         yield "underruns", f"{sum(report.underruns for report in reports)} on the devices"
         for report in sorted(reports, key=lambda each: each.devices):

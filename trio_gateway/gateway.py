@@ -70,6 +70,21 @@ class GatewayStatistics:
     control: Any
     udp: UdpStatistics
 
+    def unaccounted(self) -> dict[str, int]:
+        """Return what is missing of each sum that does not add up; {} if all do.
+
+        Every datagram was refused or given to a session, every frame has a fate (core/fates.py), so
+        anything here is a bug.
+        """
+        given = self.udp.received - sum(self.udp.refused.values())
+        differences = {
+            "udp.received": given - self.sessions.up.taken,
+            "udp.sent": self.udp.sent - self.sessions.down.sent,
+            "udp.send_dropped": self.udp.send_dropped - self.sessions.down.unsent,
+        }
+        wrong = {name: number for name, number in differences.items() if number}
+        return wrong | self.sessions.unaccounted()
+
 
 @asynccontextmanager
 async def open_gateway(settings: Settings | None = None) -> AsyncIterator[Gateway]:

@@ -11,13 +11,15 @@ Rule 3: frames leave on an absolute clock (core/pacing.py), encoded ahead by a b
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, nullcontext
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 import trio
 
+from trio_gateway.core.fates import DownlinkStatistics
 from trio_gateway.core.pacing import Pacer
 from trio_gateway.core.pcm import FrameCutter
 from trio_gateway.errors import CodecError, FrameDropped, SessionClosed, WorkerFailed
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 __all__ = ["Playback", "Source"]
 
 Source: TypeAlias = "NDArray[Any] | AsyncIterable[NDArray[Any]]"
+_Fate: TypeAlias = Literal["sent", "unsent", "failed", "dropped", "flushed"]
 
 
 class Playback:
@@ -53,10 +56,7 @@ class Playback:
     Attributes:
         rate: Of the frames, Hz.
         frame_ms: Milliseconds in a frame.
-        sent: Frames.
-        sent_at: When the last one was (trio.current_time); -inf before.
-        failed: Frames that libopus refused.
-        dropped: Frames that the socket did not take.
+        sent_at: When the last frame was sent (trio.current_time); -inf before.
     """
 
     def __init__(
@@ -72,10 +72,7 @@ class Playback:
     ) -> None:
         self.rate = settings.downlink_rate
         self.frame_ms = settings.downlink_frame_ms
-        self.sent = 0
         self.sent_at = -math.inf
-        self.failed = 0
-        self.dropped = 0
         self._link = link
         self._sender = sender
         self._encoder = pool.encoder(
@@ -92,6 +89,8 @@ class Playback:
         self._closed = False
         self._turn = trio.Lock()
         self._plays: set[trio.CancelScope] = set()
+        self._framed = 0
+        self._became: Counter[_Fate] = Counter()
 
     @property
     def playing(self) -> bool:
@@ -108,6 +107,17 @@ class Playback:
         self._closed = True
         self.abort()
         self._encoder.close()
+
+    def statistics(self) -> DownlinkStatistics:
+        """What became of every frame."""
+        queued = 0 if self._closed else self._queued
+        flushed = self._became["flushed"] + self._queued - queued
+        became = dict(self._became) | {"flushed": flushed}
+        return DownlinkStatistics(framed=self._framed, queued=queued, **became)
+
+    @property
+    def _queued(self) -> int:
+        return self._framed - self._became.total()
 
     async def play(self, source: Source, rate: int) -> bool:
         """Play to the end, after whatever is playing already.
@@ -141,9 +151,12 @@ class Playback:
     async def _stream(self, source: Source, cutter: FrameCutter) -> None:
         send, receive = trio.open_memory_channel[bytes](self._lookahead)
         failures: list[Exception] = []  # the source's own; a group around it would help nobody
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._encode, source, cutter, send, failures)
-            await self._pace(receive)
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._encode, source, cutter, send, failures)
+                await self._pace(receive)
+        finally:
+            self._became["flushed"] += self._queued  # one play at a time: all of it was this one's
         if failures:
             raise failures[0]
 
@@ -170,12 +183,13 @@ class Playback:
         self, frames: Iterable[NDArray[np.int16]], send: trio.MemorySendChannel[bytes]
     ) -> None:
         for frame in frames:
+            self._framed += 1
             try:
                 packet = await self._encoder.encode(frame)
             except (CodecError, WorkerFailed):
-                self.failed += 1
+                self._became["failed"] += 1
             except FrameDropped:
-                self.dropped += 1
+                self._became["dropped"] += 1
             else:
                 await send.send(packet)
 
@@ -202,10 +216,8 @@ class Playback:
         self.sent_at = now
         remote = self._link.remote
         assert remote is not None  # noqa: S101  address_known was set by it
-        if self._sender.send(self._link.seal(packet, now), remote):
-            self.sent += 1
-        else:
-            self.dropped += 1
+        taken = self._sender.send(self._link.seal(packet, now), remote)
+        self._became["sent" if taken else "unsent"] += 1
 
 
 def _closing(source: AsyncIterable[NDArray[Any]]) -> AbstractAsyncContextManager[object]:

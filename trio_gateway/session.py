@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from trio_gateway.core.control import Hello, Message
+    from trio_gateway.core.fates import DownlinkStatistics, UplinkStatistics
     from trio_gateway.core.identity import DeviceId
     from trio_gateway.core.link import AudioLink
     from trio_gateway.interfaces import Address, DatagramSender
@@ -59,23 +60,10 @@ guess: a chat server takes one to three, and a handler may not answer at all."""
 
 @frozen(kw_only=True)
 class SessionStatistics:
-    """Frames of one session by what became of them."""
+    """What became of one session's frames and messages."""
 
-    received: int
-    """Datagrams with its ssrc, the refused ones included."""
-    lost: int
-    """Frames that never came, as far as the sequence tells."""
-    decoded: int
-    concealed: int
-    """Lost frames that libopus filled in."""
-    failed: int
-    """Frames that libopus refused, either way."""
-    dropped: int
-    """Frames given up before they were decoded, or not taken by the socket."""
-    unread: int
-    """Decoded frames that the handler did not read in time, or that came after `listen stop`."""
-    sent: int
-    """Frames sent to the device."""
+    up: UplinkStatistics
+    down: DownlinkStatistics
     messages_dropped: int
     """Messages that the handler did not read in time."""
 
@@ -212,18 +200,10 @@ class Session:
         self.end("backend_ended")
 
     def statistics(self) -> SessionStatistics:
-        """What became of its frames."""
-        uplink, playback = self._uplink, self._playback
-        link = self.link.statistics()
+        """What became of its frames and messages."""
         return SessionStatistics(
-            received=link.received,
-            lost=link.lost + link.skipped,
-            decoded=uplink.decoded,
-            concealed=uplink.concealed,
-            failed=uplink.failed + playback.failed,
-            dropped=uplink.dropped + playback.dropped,
-            unread=uplink.unread,
-            sent=playback.sent,
+            up=self._uplink.statistics(),
+            down=self._playback.statistics(),
             messages_dropped=self._messages_dropped,
         )
 
@@ -280,6 +260,10 @@ class Session:
             self._readers.unpark_all()
             self.scope.cancel()
             self._on_end(reason)
+
+    def settle(self) -> None:
+        """The handler has left: what it did not read, nobody will."""
+        self._uplink.settle()
 
     def _check_open(self) -> None:
         if self.end_reason is not None:

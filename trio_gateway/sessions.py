@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import structlog
 import trio
-from attrs import asdict, frozen
+from attrs import frozen
 
 from trio_gateway.core.control import (
     AudioParams,
@@ -26,6 +26,7 @@ from trio_gateway.core.control import (
     hello_answer,
     parse_hello_untrusted,
 )
+from trio_gateway.core.fates import DownlinkStatistics, UplinkStatistics
 from trio_gateway.core.identity import DeviceId
 from trio_gateway.core.link import AudioLink
 from trio_gateway.errors import BadMessage, BadPacket
@@ -65,24 +66,38 @@ class SessionsStatistics:
     """Sessions that ended, by reason."""
     stale: int
     """Messages that named a session that is over."""
-    frames_up: int
-    """Frames decoded, lost ones not counted."""
-    frames_down: int
-    """Frames sent."""
-    lost: int
-    """Uplink frames that never came."""
-    concealed: int
-    """Of them those that were filled in."""
-    failed: int
-    """Frames that libopus refused."""
-    dropped: int
-    """Frames given up before they were decoded, or not taken by the socket."""
-    unread: int
-    """Decoded frames that no handler read in time, or that came after `listen stop`."""
-    received: int
-    """Datagrams with a live ssrc, the refused ones included."""
+    up: UplinkStatistics
+    """What became of all that devices said."""
+    down: DownlinkStatistics
+    """What became of all that was played to them."""
     messages_dropped: int
     """Messages that no handler read in time."""
+
+    @property
+    def frames_up(self) -> int:
+        """Frames decoded, lost ones not counted."""
+        return self.up.decoded
+
+    @property
+    def frames_down(self) -> int:
+        """Frames sent."""
+        return self.down.sent
+
+    @property
+    def lost(self) -> int:
+        """Uplink frames that never came."""
+        return self.up.lost + self.up.skipped
+
+    @property
+    def dropped(self) -> int:
+        """Frames given up on our side, either way, other than by an abort."""
+        return self.up.dropped + self.up.unread + self.down.dropped + self.down.unsent
+
+    def unaccounted(self) -> dict[str, int]:
+        """Return what is missing of each sum that does not add up (core/fates.py); {} if all do."""
+        return {f"up.{name}": number for name, number in self.up.unaccounted().items()} | {
+            f"down.{name}": number for name, number in self.down.unaccounted().items()
+        }
 
 
 class _Live:
@@ -154,7 +169,10 @@ class Sessions:
         self._refused: Counter[str] = Counter()
         self._closed: Counter[EndReason] = Counter()
         self._stale = 0
-        self._past: Counter[str] = Counter()
+        self._unsettled: set[Session] = set()  # those whose handler has not left, too
+        self._past = SessionStatistics(
+            up=UplinkStatistics(), down=DownlinkStatistics(), messages_dropped=0
+        )
 
     def attach(
         self, *, control: ControlFront, audio: DatagramSender, public: tuple[str, int]
@@ -244,24 +262,16 @@ class Sessions:
 
     def statistics(self) -> SessionsStatistics:
         """The numbers at this moment."""
-        totals = Counter(self._past)
-        for live in self._by_device.values():
-            totals.update(_counts(live.session.statistics()))
+        every = [self._past, *(session.statistics() for session in self._unsettled)]
         return SessionsStatistics(
             active=len(self._by_device),
             opened=self._opened,
             refused=dict(self._refused),
             closed={str(reason): number for reason, number in self._closed.items()},
             stale=self._stale,
-            frames_up=totals["decoded"],
-            frames_down=totals["sent"],
-            lost=totals["lost"],
-            concealed=totals["concealed"],
-            failed=totals["failed"],
-            dropped=totals["dropped"],
-            unread=totals["unread"],
-            received=totals["received"],
-            messages_dropped=totals["messages_dropped"],
+            up=UplinkStatistics.sum_of(each.up for each in every),
+            down=DownlinkStatistics.sum_of(each.down for each in every),
+            messages_dropped=sum(each.messages_dropped for each in every),
         )
 
     # Hello and goodbye
@@ -315,6 +325,7 @@ class Sessions:
             now=trio.current_time(),
         )
         nursery.start_soon(self._run, session, handler)
+        self._unsettled.add(session)
         self._by_device[client_id] = self._by_ssrc[link.ssrc] = _Live(session, self._timers)
         self._opened += 1
         self._send(client_id, answer)
@@ -341,17 +352,27 @@ class Sessions:
             raise
         finally:
             session.end(reason)
+            session.settle()
+            self._remember(session)
 
     def _ended(self, session: Session, reason: EndReason) -> None:
         live = self._by_ssrc.pop(session.link.ssrc)
         live.timer.cancel()
         if self._by_device.get(session.device.text) is live:
             del self._by_device[session.device.text]
-        self._past.update(_counts(session.statistics()))
         self._closed[reason] += 1
         if reason != "disconnected":
             self._send(session.device.text, goodbye(session.id))
         log.info("session closed", device=session.device.text, session=session.id, reason=reason)
+
+    def _remember(self, session: Session) -> None:
+        self._unsettled.remove(session)
+        past, last = self._past, session.statistics()
+        self._past = SessionStatistics(
+            up=UplinkStatistics.sum_of([past.up, last.up]),
+            down=DownlinkStatistics.sum_of([past.down, last.down]),
+            messages_dropped=past.messages_dropped + last.messages_dropped,
+        )
 
     def _refuse(self, client_id: str, reason: str, text: str) -> None:
         """Stock firmware knows no error message: a person sees the alert, the device hangs up."""
@@ -376,10 +397,6 @@ class Sessions:
 def _session_id(message: Message) -> str:
     value = message.get("session_id")
     return value if isinstance(value, str) else ""
-
-
-def _counts(statistics: SessionStatistics) -> dict[str, int]:
-    return asdict(statistics)
 
 
 def _log_failure(session: Session, error: Exception) -> None:

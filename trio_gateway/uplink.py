@@ -14,7 +14,7 @@ Rule 3: the line is bounded, whoever it is that does not read, decode or say `li
 from __future__ import annotations
 
 import math
-from collections import deque
+from collections import Counter, deque
 from functools import partial
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -23,6 +23,7 @@ import trio
 from attrs import define, frozen
 from numpy.typing import NDArray
 
+from trio_gateway.core.fates import UplinkStatistics
 from trio_gateway.errors import FrameDropped
 
 if TYPE_CHECKING:
@@ -36,7 +37,9 @@ if TYPE_CHECKING:
 __all__ = ["Heard", "ListenMode", "Talk", "TalkEnd", "Uplink"]
 
 ListenMode: TypeAlias = Literal["auto", "manual", "realtime"]
-_How: TypeAlias = Literal["decoded", "recovered", "concealed"]
+_Fate: TypeAlias = Literal[
+    "decoded", "recovered", "concealed", "failed", "dropped", "read", "unread"
+]
 
 STRAGGLERS = 1.0
 """Seconds after `listen stop` in which audio without a `listen start` belongs to the talk that is
@@ -87,12 +90,6 @@ class Uplink:
     Attributes:
         rate: Of the PCM, Hz.
         frame_ms: Milliseconds in a frame.
-        decoded: Frames.
-        recovered: Lost frames of which the next packet carried a copy (in-band FEC).
-        concealed: Lost frames that libopus filled in.
-        failed: Frames that libopus refused; they are read as silence.
-        dropped: Frames given up before they were decoded.
-        unread: Frames given up after that: nobody read them in time, or they came after a stop.
         address_known: Set when the device has been heard.
     """
 
@@ -107,12 +104,6 @@ class Uplink:
     ) -> None:
         self.rate = settings.uplink_rate
         self.frame_ms = params.frame_ms
-        self.decoded = 0
-        self.recovered = 0
-        self.concealed = 0
-        self.failed = 0
-        self.dropped = 0
-        self.unread = 0
         self.address_known = trio.Event()
         self._link = link
         self._decoder = pool.decoder(self.rate)
@@ -128,11 +119,7 @@ class Uplink:
         self._line: deque[_Place] = deque()
         self._readers = trio.lowlevel.ParkingLot()
         self._closed = False
-
-    @property
-    def pending(self) -> int:
-        """Frames that are not decoded yet."""
-        return sum(place.is_frame and place.item is None for place in self._line)
+        self._became: Counter[_Fate] = Counter()
 
     @property
     def is_readable(self) -> bool:
@@ -180,6 +167,7 @@ class Uplink:
         if self._closed:
             return
         self._closed = True
+        self._link.close()
         self._tail_ends = self._gate_opens = math.inf
         # What a worker holds finishes later, when nobody counts any more.
         waiting = [place for place in self._line if place.item is None]
@@ -196,15 +184,46 @@ class Uplink:
         """
         await trio.lowlevel.checkpoint()
         while True:
-            if self.is_readable and (item := self._line.popleft().item) is not None:
-                return item
+            if self.is_readable:
+                place = self._line.popleft()
+                if place.item is not None:
+                    self._became["read"] += place.is_frame
+                    return place.item
             if self._closed:
                 raise trio.EndOfChannel
             await self._readers.park()
 
     def put_back(self, item: Heard) -> None:
         """Undo `next`."""
-        self._line.appendleft(_Place(item, is_frame=isinstance(item, np.ndarray)))
+        is_frame = isinstance(item, np.ndarray)
+        self._became["read"] -= is_frame
+        self._line.appendleft(_Place(item, is_frame=is_frame))
+
+    def settle(self) -> None:
+        """The handler has left: nothing is read any more."""
+        self.close()
+        for place in tuple(self._line):
+            self._give_up(place)
+
+    def statistics(self) -> UplinkStatistics:
+        """What became of everything that came."""
+        link, became = self._link.statistics(), self._became
+        in_line = [place.item is not None for place in self._line if place.is_frame]
+        return UplinkStatistics(
+            received=link.received,
+            refused=link.bad,
+            duplicate=link.duplicate,
+            late=link.late,
+            unconfirmed=link.unconfirmed,
+            cut_off=link.cut_off,
+            waiting=link.waiting + link.held,
+            arrived=link.delivered,
+            lost=link.lost,
+            skipped=link.skipped,
+            decoding=in_line.count(False),
+            readable=in_line.count(True),
+            **became,
+        )
 
     def _talk(self, talk: Talk) -> None:
         self._talking = True
@@ -255,18 +274,16 @@ class Uplink:
                 done = partial(self._fill, place, "concealed")
                 self._decoder.submit_conceal(self._frame_samples, done)
 
-    def _fill(self, place: _Place, how: _How, result: Result) -> None:
+    def _fill(self, place: _Place, fate: _Fate, result: Result) -> None:
         if place.given_up:
             return
         if isinstance(result, np.ndarray):
-            self.decoded += how == "decoded"
-            self.recovered += how == "recovered"
-            self.concealed += how == "concealed"
+            self._became[fate] += 1
             place.item = result
         elif isinstance(result, FrameDropped):
             self._give_up(place)
         else:  # its time passes in silence; it is never played as noise
-            self.failed += 1
+            self._became["failed"] += 1
             place.item = np.zeros(self._frame_samples, np.int16)
         self._wake()
 
@@ -283,8 +300,7 @@ class Uplink:
         self._line.remove(place)
         place.given_up = True
         if place.is_frame:
-            self.dropped += place.item is None
-            self.unread += place.item is not None
+            self._became["dropped" if place.item is None else "unread"] += 1
 
     def _wake(self) -> None:
         if self.is_readable:

@@ -30,7 +30,7 @@ __all__ = ["Address", "AudioLink", "LinkStatistics", "UplinkFrame"]
 
 @frozen
 class LinkStatistics:
-    """Counts since the link began; `received` is the sum of the six marked with +, and of `bad`.
+    """Counts since the link began; `received` is the sum of those marked with +, and of `bad`.
 
     Attributes:
         received: Datagrams given to the link.
@@ -40,6 +40,7 @@ class LinkStatistics:
         duplicate: + Datagrams with a sequence that had been here.
         late: + Datagrams whose place in the stream had passed.
         unconfirmed: + Datagrams that were held and given up: see pinning.py.
+        cut_off: + Datagrams that waited or were held when the link was closed.
         waiting: + Datagrams behind a gap now.
         held: + Datagrams held now until another confirms them.
         bad: Datagrams refused, by reason.
@@ -54,6 +55,7 @@ class LinkStatistics:
     duplicate: int
     late: int
     unconfirmed: int
+    cut_off: int
     waiting: int
     held: int
     bad: Mapping[str, int]
@@ -88,6 +90,7 @@ class AudioLink:
     _received: int = field(init=False, default=0)
     _duplicate: int = field(init=False, default=0)
     _late: int = field(init=False, default=0)
+    _closed: bool = field(init=False, default=False)
     _bad: Counter[str] = field(init=False, factory=Counter)
 
     def __attrs_post_init__(self) -> None:
@@ -170,6 +173,10 @@ class AudioLink:
         """Wait for no gap any more (the device has stopped speaking); return what was behind it."""
         return self._jitter.flush()
 
+    def close(self) -> None:
+        """Nothing more comes: what still waits is given up."""
+        self._closed = True
+
     def seal(self, opus: bytes, now: float) -> bytes:
         """Return the datagram that carries one Opus packet to the device.
 
@@ -181,6 +188,7 @@ class AudioLink:
     def statistics(self) -> LinkStatistics:
         """Return the counts."""
         pin, jitter = self._pin, self._jitter
+        open_ = not self._closed
         return LinkStatistics(
             received=self._received,
             delivered=jitter.delivered,
@@ -189,8 +197,9 @@ class AudioLink:
             duplicate=self._duplicate,
             late=self._late,
             unconfirmed=pin.unconfirmed,
-            waiting=jitter.waiting,
-            held=pin.held,
+            cut_off=0 if open_ else jitter.waiting + pin.held,
+            waiting=jitter.waiting if open_ else 0,
+            held=pin.held if open_ else 0,
             bad=dict(self._bad),
             moves=pin.moves,
             sealed=self._sealer.sequence,
