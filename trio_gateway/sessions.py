@@ -108,6 +108,10 @@ class _Live:
         self.timer = timers.timer(self._wake)
         self._arm()
 
+    def knows(self, addr: Address) -> bool:
+        """See DatagramReceiver."""
+        return self.session.link.knows(addr)
+
     def receive_datagram_untrusted(self, data: bytes, addr: Address, now: float) -> None:
         """See DatagramReceiver."""
         try:

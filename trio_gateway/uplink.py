@@ -37,9 +37,6 @@ if TYPE_CHECKING:
 __all__ = ["Heard", "ListenMode", "Talk", "TalkEnd", "Uplink"]
 
 ListenMode: TypeAlias = Literal["auto", "manual", "realtime"]
-_Fate: TypeAlias = Literal[
-    "decoded", "recovered", "concealed", "failed", "dropped", "read", "unread"
-]
 
 STRAGGLERS = 1.0
 """Seconds after `listen stop` in which audio without a `listen start` belongs to the talk that is
@@ -119,7 +116,7 @@ class Uplink:
         self._line: deque[_Place] = deque()
         self._readers = trio.lowlevel.ParkingLot()
         self._closed = False
-        self._became: Counter[_Fate] = Counter()
+        self._became: Counter[str] = Counter()
 
     @property
     def is_readable(self) -> bool:
@@ -274,7 +271,7 @@ class Uplink:
                 done = partial(self._fill, place, "concealed")
                 self._decoder.submit_conceal(self._frame_samples, done)
 
-    def _fill(self, place: _Place, fate: _Fate, result: Result) -> None:
+    def _fill(self, place: _Place, fate: str, result: Result) -> None:
         if place.given_up:
             return
         if isinstance(result, np.ndarray):

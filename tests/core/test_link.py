@@ -146,6 +146,7 @@ def test_sequences_go_on_over_the_wrap() -> None:
 def test_a_long_gap_is_believed_with_the_second_packet() -> None:
     call = Call()
     call.hear(1)
+    call.now += 98 * FRAME
     assert call.hear(100) == []
     assert call.hear(101) == [*lost(*range(90, 100)), *heard(100, 101)]
     counts = call.link.statistics()
@@ -173,7 +174,9 @@ def test_a_gap_of_a_few_is_believed_at_once(reorder_wait: float, reach: int) -> 
 
 def test_what_is_older_than_the_replay_window_is_late_even_inside_a_gap() -> None:
     call = Call(AudioLink(KEY, SSRC, reorder_wait=0.5))
-    call.hear(1, 200, 201)
+    call.hear(1)
+    call.now += 198 * FRAME
+    call.hear(200, 201)
     assert call.hear(100, 100, 199) == []
     counts = call.link.statistics()
     assert (counts.late, counts.waiting) == (2, 3)

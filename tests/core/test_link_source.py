@@ -17,8 +17,9 @@ from link_call import (
     opus,
 )
 
+from trio_gateway.core.claims import MAX_HELD
 from trio_gateway.core.link import Address, AudioLink
-from trio_gateway.core.pinning import MAX_HELD, MOVE_INTERVAL
+from trio_gateway.core.pinning import MOVE_INTERVAL
 
 
 class TestForgedPackets:
@@ -172,7 +173,7 @@ class TestMoves:
     def test_two_that_do_not_continue_each_other(self) -> None:
         call = Call()
         call.hear(1, 2, 3)
-        assert call.hear(4, 400, 5, 800, addr=AWAY) == []
+        assert call.hear(4, 40, 5, 80, addr=AWAY) == []
         assert call.link.remote == HOME
         assert call.balance()
 
@@ -214,4 +215,110 @@ class TestMoves:
         assert call.hear(5, 6) == heard(5, 6)
         assert call.link.remote == HOME
         call.hear(7, 8, addr=FORGER)
+        assert call.link.remote == HOME
+
+
+class TestTakingBack:
+    """Whoever takes a call while its device is silent has it until the device speaks again."""
+
+    @staticmethod
+    def taken(addr: Address, first: int = 60) -> Call:
+        """A call in which the device has said 1 to 20, and a forger two packets after that."""
+        call = Call()
+        call.hear(*range(1, 21))
+        call.now += 1.0
+        call.hear(first, first + 1, addr=addr)
+        assert call.link.remote == addr
+        assert call.link.statistics().undone == 0
+        call.now += 2.0
+        return call
+
+    @pytest.mark.parametrize(
+        ("addr", "first"),
+        # With our address and near, rule 2 lets them in: they cost a few frames, as above.
+        [*((FORGER, each) for each in (21, 24, 40, 100)), (HOME, 40), (HOME, 100)],
+    )
+    def test_the_device_has_it_back_with_two_packets(self, first: int, addr: Address) -> None:
+        call = self.taken(addr, first)
+        out = call.hear(*range(21, 40))
+        good = [frame for frame in out if frame.payload == opus(frame.sequence)]
+        assert good == heard(*range(21, 40))
+        assert call.link.remote == HOME
+        assert call.balance()
+
+    @pytest.mark.parametrize("addr", [FORGER, HOME], ids=["from elsewhere", "with our address"])
+    def test_also_from_one_who_goes_on_talking(self, addr: Address) -> None:
+        call = self.taken(addr)
+        out = []
+        for number in range(20):
+            call.forge(62 + number, addr, payload=opus(666))
+            out += call.hear(21 + number)
+        good = [frame for frame in out if frame.payload == opus(frame.sequence)]
+        assert good == heard(*range(21, 41))
+        assert call.link.remote == HOME
+        assert call.link.statistics().undone == 1
+        assert call.balance()
+
+    def test_he_does_not_get_it_again_at_once(self) -> None:
+        call = self.taken(FORGER)
+        call.hear(21, 22)
+        assert call.link.remote == HOME
+        call.hear(62, 63, 64, addr=FORGER)
+        assert call.link.remote == HOME
+
+    def test_two_jumps_do_not_make_the_device_forgotten(self) -> None:
+        call = self.taken(FORGER, first=30)
+        call.hear(60, 61, addr=FORGER)
+        assert call.link.remote == FORGER
+        assert call.hear(21, 22) == heard(21, 22)
+        assert call.link.remote == HOME
+
+    def test_what_the_device_said_before_is_no_way_back(self) -> None:
+        call = self.taken(FORGER)
+        for sequence in range(1, 21):
+            assert call.forge(sequence, HOME) == []
+        assert call.link.remote == FORGER
+
+    def test_one_packet_is_no_way_back(self) -> None:
+        call = self.taken(FORGER)
+        call.hear(21, 21, 21)
+        assert call.link.remote == FORGER
+        assert call.link.statistics().held == 1
+        assert call.balance()
+
+    def test_stragglers_do_not_undo_a_jump(self) -> None:
+        call = Call()
+        call.hear(*range(1, 21))
+        call.now += 40 * FRAME
+        call.hear(61, 62)
+        assert call.hear(*range(21, 30)) == []
+        assert call.hear(63, 64) == heard(63, 64)
+        counts = call.link.statistics()
+        assert (counts.late, counts.undone) == (9, 0)
+
+    def test_a_device_that_was_taken_for_a_forger_goes_on(self) -> None:
+        call = Call()
+        call.hear(*range(1, 21))
+        call.now += 40 * FRAME
+        call.hear(61, 62)
+        call.now += 2.0
+        call.hear(21, 22)  # a route held them back for seconds
+        assert call.link.statistics().undone == 1
+        out = call.hear(*range(96, 140))
+        assert out[-20:] == heard(*range(120, 140))
+        assert call.balance()
+
+    def test_whom_the_link_knows(self) -> None:
+        assert Call().link.knows(AWAY)  # nobody has spoken yet
+        call = self.taken(FORGER)
+        assert [call.link.knows(each) for each in (FORGER, HOME, AWAY)] == [True, True, False]
+        call.hear(21, 22)
+        assert [call.link.knows(each) for each in (FORGER, HOME, AWAY)] == [True, True, False]
+
+    def test_a_device_that_moves_and_moves_back_loses_nothing(self) -> None:
+        call = Call()
+        out = call.hear(*range(1, 21))
+        out += call.hear(*range(21, 100), addr=AWAY)
+        out += call.hear(*range(100, 120))
+        assert out == heard(*range(1, 120))
         assert call.link.remote == HOME

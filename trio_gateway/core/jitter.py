@@ -2,7 +2,8 @@
 
 Rule 1: a frame that comes in order leaves at once. There is no fixed playout delay: who listens
     is a program, and the codec's state cares about order, not about time.
-Rule 2: frames leave with strictly increasing sequences, each one once, with its payload or as lost.
+Rule 2: frames leave with strictly increasing sequences, each one once, with its payload or as lost;
+    only `restart` begins anew.
 Rule 3: nobody waits longer than `reorder_wait`, counted from the arrival of the first frame behind
     the gap. Then what is missing is lost, and comes too late if it comes.
 Rule 4: at most `max_gap_frames` of a gap are named; the rest is skipped and counted. Concealment
@@ -100,6 +101,12 @@ class JitterBuffer:
     def flush(self) -> list[UplinkFrame]:
         """Wait for nothing more: return all that is here, in order, its gaps named."""
         return self.handle_timer(math.inf)
+
+    def restart(self, sequence: int) -> list[UplinkFrame]:
+        """Go on with `sequence`, further back or ahead; return what was waiting until now."""
+        ready = self.flush()
+        self._next = sequence
+        return ready
 
     def _in_order(self) -> list[UplinkFrame]:
         ready = []

@@ -13,17 +13,20 @@ from typing import TYPE_CHECKING
 from attrs import define, field, frozen
 
 from trio_gateway.core.cipher import AudioCipher
+from trio_gateway.core.claims import Address
 from trio_gateway.core.jitter import JitterBuffer, UplinkFrame
 from trio_gateway.core.opus_packet import duration_untrusted
 from trio_gateway.core.packet import header, parse_datagram_untrusted
-from trio_gateway.core.pinning import Address, SourcePin
+from trio_gateway.core.pinning import SourcePin
 from trio_gateway.core.replay import ReplayWindow, Seen
 from trio_gateway.core.sealing import Sealer
 from trio_gateway.core.serial import unrolled
 from trio_gateway.errors import BadPacket
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
+
+    from trio_gateway.core.claims import Arrived
 
 __all__ = ["Address", "AudioLink", "LinkStatistics", "UplinkFrame"]
 
@@ -45,6 +48,7 @@ class LinkStatistics:
         held: + Datagrams held now until another confirms them.
         bad: Datagrams refused, by reason.
         moves: Changes of the device's address.
+        undone: Jumps and moves that were taken back: somebody forges packets.
         sealed: Datagrams made for the device.
     """
 
@@ -60,6 +64,7 @@ class LinkStatistics:
     held: int
     bad: Mapping[str, int]
     moves: int
+    undone: int
     sealed: int
 
 
@@ -109,6 +114,10 @@ class AudioLink:
         """Where the device is, once it has spoken."""
         return self._pin.address
 
+    def knows(self, addr: Address) -> bool:
+        """Whether the device is at `addr`, or was before it moved; until it has spoken, it may."""
+        return self._pin.knows(addr)
+
     def receive_datagram_untrusted(
         self, data: bytes, addr: Address, now: float
     ) -> list[UplinkFrame]:
@@ -131,35 +140,53 @@ class AudioLink:
         packet = parse_datagram_untrusted(data)
         if packet.ssrc != self.ssrc:
             raise BadPacket("wrong_ssrc")
-        window, jitter = self._window, self._jitter
-        sequence = unrolled(packet.sequence, window.highest)
-        ahead = sequence - window.highest
-        if ahead <= 0 and self._is_over(sequence):
+        highest = self._window.highest
+        sequence = unrolled(packet.sequence, highest)
+        ahead = sequence - highest
+        over = self._over(sequence) if ahead <= 0 else None
+        returns = (over or addr != self._pin.address) and self._pin.is_of_line_left(
+            sequence, addr, now
+        )
+        if over and not returns:
+            self._duplicate += over is Seen.DUPLICATE
+            self._late += over is Seen.TOO_OLD
             return []
-        self._pin.check_jump_untrusted(ahead, now)
+        if not returns:
+            self._pin.check_jump_untrusted(ahead, now)
         opus = self._cipher.apply(packet.iv, packet.payload)
         samples = duration_untrusted(opus)
         frame = UplinkFrame(sequence, opus, packet.timestamp_ms)
-        ready: list[UplinkFrame] = []
-        for believed, arrived in self._pin.admit_untrusted(
-            frame, addr, ahead=ahead, samples=samples, now=now
-        ):
-            window.mark(believed.sequence)
-            ready += jitter.push(believed, arrived)
-        if jitter.waiting:
-            ready += jitter.handle_timer(now)  # what was held has had part of its wait
+        if returns:
+            admitted = self._pin.admit_return_untrusted(frame, addr, samples=samples, now=now)
+            ready = self._go_back(admitted)
+        else:
+            admitted = self._pin.admit_untrusted(frame, addr, ahead=ahead, samples=samples, now=now)
+            ready = []
+        ready += self._order(admitted)
+        if self._jitter.waiting:
+            ready += self._jitter.handle_timer(now)  # what was held has had part of its wait
         return ready
 
-    def _is_over(self, sequence: int) -> bool:
-        """Count a sequence that was here before or whose place has passed."""
+    def _go_back(self, admitted: Sequence[Arrived]) -> list[UplinkFrame]:
+        """Make room for packets with sequences that have passed; return what was waiting."""
+        if not admitted or (first := admitted[0][0].sequence) > self._window.highest:
+            return []
+        self._window.restart(first - 1)
+        return self._jitter.restart(first)
+
+    def _order(self, admitted: Sequence[Arrived]) -> list[UplinkFrame]:
+        ready: list[UplinkFrame] = []
+        for frame, arrived in admitted:
+            self._window.mark(frame.sequence)
+            ready += self._jitter.push(frame, arrived)
+        return ready
+
+    def _over(self, sequence: int) -> Seen | None:
+        """Whether a sequence was here before, or its place has passed; None if it is due."""
         seen = self._window.look(sequence)
-        if seen is Seen.DUPLICATE:
-            self._duplicate += 1
-        elif seen is Seen.TOO_OLD or self._jitter.is_late(sequence):
-            self._late += 1
-        else:
-            return False
-        return True
+        if seen is Seen.NEW:
+            return Seen.TOO_OLD if self._jitter.is_late(sequence) else None
+        return seen
 
     def get_timer(self) -> float | None:
         """Return when `handle_timer` wants to be called, or None."""
@@ -202,5 +229,6 @@ class AudioLink:
             held=pin.held if open_ else 0,
             bad=dict(self._bad),
             moves=pin.moves,
+            undone=pin.undone,
             sealed=self._sealer.sequence,
         )

@@ -40,6 +40,11 @@ class ReplayWindow:
     def __attrs_post_init__(self) -> None:
         self._seen = (1 << self.size) - 1
 
+    def restart(self, highest: int) -> None:
+        """Go on from `highest`: it and all below count as seen."""
+        self.highest = highest
+        self._seen = (1 << self.size) - 1
+
     def look(self, sequence: int) -> Seen:
         """Classify `sequence` without remembering it."""
         age = self.highest - sequence
