@@ -63,6 +63,7 @@ class FakeStream:
     pool: FakePool
     rate: int
     application: str = ""
+    cost: float | None = None
     closed: bool = False
     in_flight: FakeFrame | None = None
     backlog: deque[FakeFrame] = field(factory=deque)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -81,6 +82,7 @@ class FakeGateway:
     pool: FakePool = field(factory=FakePool)
     settings: Settings = field(factory=Settings)
     sample_format: SampleFormat = "int16"
+    cores: float = math.inf
     front: FakeFront = field(factory=FakeFront)
     sender: FakeSender = field(factory=FakeSender)
     sessions: Sessions = field(init=False)
@@ -90,7 +92,7 @@ class FakeGateway:
             guard=GUARD, tail_wait=TAIL, voice_pause=0.5, sample_format=self.sample_format
         )
         self.settings = evolve(self.settings, audio=audio)
-        self.sessions = Sessions(self.settings, self.pool.as_pool)
+        self.sessions = Sessions(self.settings, self.pool.as_pool, cores=self.cores)
         self.sessions.attach(control=self.front, audio=self.sender, public=PUBLIC)
 
     def tell(self, client_id: str, kind: str, **fields: Any) -> None:
@@ -110,6 +112,7 @@ async def serving(
     *,
     pool: FakePool | None = None,
     sample_format: SampleFormat = "int16",
+    cores: float = math.inf,
     **sessions: Any,
 ) -> AsyncIterator[FakeGateway]:
     """A gateway that serves `handler`; `sessions` are settings of that section."""
@@ -117,6 +120,7 @@ async def serving(
         pool=pool or FakePool(),
         settings=Settings(sessions=SessionSettings(**sessions)),
         sample_format=sample_format,
+        cores=cores,
     )
     async with trio.open_nursery() as nursery:
         await nursery.start(gateway.sessions.serve, handler)

@@ -19,7 +19,18 @@ LEVELS: dict[int, set[str]] = {
     2: {"groups", "interfaces", "timers", "workers"},
     3: {"broker", "metrics", "mqtt", "udp", "web"},
     # Backends are handlers, which is what users write: they stand on the session.
-    4: {"backends", "mcp", "playback", "scaler", "session", "sessions", "uplink", "utterance"},
+    4: {
+        "backends",
+        "handlers",
+        "mcp",
+        "playback",
+        "reservations",
+        "scaler",
+        "session",
+        "sessions",
+        "uplink",
+        "utterance",
+    },
     5: {"gateway"},
     6: {
         "bench",

@@ -268,7 +268,7 @@ async def test_unknown_types_and_fields_reach_the_handler_unchanged(
 async def test_messages_and_datagrams_before_the_parts_are_joined() -> None:
     from trio_gateway.sessions import Sessions  # noqa: PLC0415  without what FakeGateway attaches
 
-    sessions = Sessions(FakeGateway().settings, FakePool().as_pool)
+    sessions = Sessions(FakeGateway().settings, FakePool().as_pool, cores=2)
     sessions.deliver("device", {"type": "hello"})
     sessions.device_disconnected("device")
     assert sessions.route(1) is None

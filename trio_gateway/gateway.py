@@ -22,6 +22,8 @@ from trio_gateway.core.identity import verify_untrusted
 from trio_gateway.core.scaling import ScalingPolicy
 from trio_gateway.errors import SettingsError
 from trio_gateway.groups import sole_errors
+from trio_gateway.handlers import Handlers
+from trio_gateway.metrics.cpu import usable_cores
 from trio_gateway.metrics.sampler import Sampler
 from trio_gateway.scaler import Scaler
 from trio_gateway.sessions import Sessions
@@ -98,7 +100,7 @@ async def open_gateway(settings: Settings | None = None) -> AsyncIterator[Gatewa
     settings = settings or Settings()
     with sole_errors():
         async with open_worker_pool(settings.pool, window=settings.metrics.window) as pool:
-            sessions = Sessions(settings, pool)
+            sessions = Sessions(settings, pool, cores=usable_cores())
             async with (
                 open_udp(settings.udp, route=sessions.route, batch=pool.batch) as udp,
                 _open_control(settings, sessions) as control,

@@ -93,6 +93,11 @@ class Playback:
         self._became: Counter[_Fate] = Counter()
 
     @property
+    def cost(self) -> float | None:
+        """Seconds that encoding a frame took lately; None before any."""
+        return self._encoder.cost
+
+    @property
     def playing(self) -> bool:
         """Whether something is being played, or waits for its turn."""
         return bool(self._plays)

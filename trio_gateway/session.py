@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import trio
 from attrs import frozen
 
+from trio_gateway.core.admission import Costs, Price
 from trio_gateway.core.control import encode, mcp, tts
 from trio_gateway.errors import SessionClosed
 from trio_gateway.mcp import McpClient
@@ -117,6 +118,7 @@ class Session:
         self._inbox: deque[Message] = deque(maxlen=settings.sessions.inbox_messages)
         self._readers = trio.lowlevel.ParkingLot()
         self._messages_dropped = 0
+        self._duplex = hello.speaks_while_listening
         self._message_at = now  # the last one, either way
         self._heard_at = now  # from the device
         self._datagram_at = -math.inf
@@ -261,6 +263,25 @@ class Session:
             self.scope.cancel()
             self._on_end(reason)
 
+    def price(self, otherwise: Costs) -> Price:
+        """What it reserves; `otherwise`, where no frame of its own has been measured."""
+        decode_s, encode_s = self.costs
+        costs = Costs(
+            otherwise.decode_s if decode_s is None else decode_s,
+            otherwise.encode_s if encode_s is None else encode_s,
+        )
+        return Price.of(
+            costs,
+            up_s=self._uplink.frame_ms / 1000,
+            down_s=self._playback.frame_ms / 1000,
+            duplex=self._duplex,
+        )
+
+    @property
+    def costs(self) -> tuple[float | None, float | None]:
+        """Seconds that decoding and encoding a frame took lately; None before any."""
+        return self._uplink.cost, self._playback.cost
+
     def settle(self) -> None:
         """The handler has left: what it did not read, nobody will."""
         self._uplink.settle()
@@ -278,7 +299,9 @@ class Session:
     def _listen(self, message: Message, now: float) -> None:
         state = message.get("state")
         if state == "start":
-            self._uplink.begin_talk(_mode(message), now)
+            mode = _mode(message)
+            self._duplex = self._duplex or mode == "realtime"
+            self._uplink.begin_talk(mode, now)
         elif state == "stop":
             self._asked_at = now
             self._uplink.end_talk(now)

@@ -18,6 +18,7 @@ import structlog
 import trio
 from attrs import frozen
 
+from trio_gateway.core.admission import Capacity
 from trio_gateway.core.control import (
     AudioParams,
     alert,
@@ -30,12 +31,14 @@ from trio_gateway.core.fates import DownlinkStatistics, UplinkStatistics
 from trio_gateway.core.identity import DeviceId
 from trio_gateway.core.link import AudioLink
 from trio_gateway.errors import BadMessage, BadPacket
+from trio_gateway.reservations import Reservations
 from trio_gateway.session import Session, SessionStatistics
 from trio_gateway.timers import Timers
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from trio_gateway.core.admission import Shortage
     from trio_gateway.core.control import Hello, Message
     from trio_gateway.interfaces import Address, ControlFront, DatagramReceiver, DatagramSender
     from trio_gateway.session import EndReason
@@ -49,6 +52,7 @@ log = structlog.get_logger(__name__)
 Handler: TypeAlias = "Callable[[Session], Awaitable[None]]"
 
 KEY_BYTES = 16  # AES-128
+_BUSY = "All lines are busy. Please try again later."
 _POLL = 0.05  # seconds between looks at what is still busy during a drain; a guess
 
 
@@ -72,6 +76,8 @@ class SessionsStatistics:
     """What became of all that was played to them."""
     messages_dropped: int
     """Messages that no handler read in time."""
+    reserved_cores: float
+    """What the calls that are open now reserve: see core/admission.py."""
 
     @property
     def frames_up(self) -> int:
@@ -155,11 +161,13 @@ class Sessions:
     Args:
         settings: The whole tree: sessions are where its parts meet.
         pool: Codec workers.
+        cores: That this process may use; calls reserve them.
     """
 
-    def __init__(self, settings: Settings, pool: WorkerPool) -> None:
+    def __init__(self, settings: Settings, pool: WorkerPool, *, cores: float) -> None:
         self._settings = settings
         self._pool = pool
+        self._reservations = Reservations(_capacity(settings, cores))
         self._control: ControlFront | None = None
         self._audio: DatagramSender | None = None
         self._public: tuple[str, int] = ("", 0)
@@ -276,6 +284,7 @@ class Sessions:
             up=UplinkStatistics.sum_of(each.up for each in every),
             down=DownlinkStatistics.sum_of(each.down for each in every),
             messages_dropped=sum(each.messages_dropped for each in every),
+            reserved_cores=self._reservations.total.cores,
         )
 
     # Hello and goodbye
@@ -293,13 +302,23 @@ class Sessions:
             self._refuse(client_id, "not_serving", "The gateway is not taking calls right now.")
         # Twice: handlers of sessions that are over may take a moment to leave, not for ever.
         elif len(self._by_device) >= most or len(nursery.child_tasks) > 2 * most:
-            self._refuse(client_id, "full", "All lines are busy. Please try again later.")
+            self._refuse(client_id, "full", _BUSY)
+        elif (shortage := self._shortage(hello)) is not None:
+            self._refuse(client_id, "no_capacity", _BUSY, short_of=shortage)
         else:
             try:
                 self._open(client_id, hello, self._handler, nursery)
             except Exception:
                 log.exception("session not opened", device=client_id)
                 self._refuse(client_id, "failed", "The gateway has failed. Please try again.")
+
+    def _shortage(self, hello: Hello) -> Shortage | None:
+        return self._reservations.shortage(
+            up_s=hello.audio.frame_ms / 1000,
+            down_s=self._settings.audio.downlink_frame_ms / 1000,
+            duplex=hello.speaks_while_listening,
+            now=trio.current_time(),
+        )
 
     def _open(self, client_id: str, hello: Hello, handler: Handler, nursery: trio.Nursery) -> None:
         assert self._audio is not None  # noqa: S101  deliver() has checked
@@ -330,6 +349,7 @@ class Sessions:
         )
         nursery.start_soon(self._run, session, handler)
         self._unsettled.add(session)
+        self._reservations.add(session)
         self._by_device[client_id] = self._by_ssrc[link.ssrc] = _Live(session, self._timers)
         self._opened += 1
         self._send(client_id, answer)
@@ -361,6 +381,7 @@ class Sessions:
 
     def _ended(self, session: Session, reason: EndReason) -> None:
         live = self._by_ssrc.pop(session.link.ssrc)
+        self._reservations.discard(session)
         live.timer.cancel()
         if self._by_device.get(session.device.text) is live:
             del self._by_device[session.device.text]
@@ -378,10 +399,10 @@ class Sessions:
             messages_dropped=past.messages_dropped + last.messages_dropped,
         )
 
-    def _refuse(self, client_id: str, reason: str, text: str) -> None:
+    def _refuse(self, client_id: str, reason: str, text: str, **why: str) -> None:
         """Stock firmware knows no error message: a person sees the alert, the device hangs up."""
         self._refused[reason] += 1
-        log.info("hello refused", device=client_id, reason=reason)
+        log.info("hello refused", device=client_id, reason=reason, **why)
         self._send(client_id, alert("Error", text, "sad"))
         self._send(client_id, goodbye(""))
 
@@ -396,6 +417,13 @@ class Sessions:
         while (ssrc := secrets.randbits(32)) in self._by_ssrc or not ssrc:
             pass
         return ssrc
+
+
+def _capacity(settings: Settings, cores: float) -> Capacity | None:
+    share = settings.sessions.max_reserved
+    if share is None:
+        return None
+    return Capacity(cores=cores, workers=settings.pool.max_workers, share=share)
 
 
 def _session_id(message: Message) -> str:

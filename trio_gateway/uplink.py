@@ -119,6 +119,11 @@ class Uplink:
         self._became: Counter[str] = Counter()
 
     @property
+    def cost(self) -> float | None:
+        """Seconds that decoding a frame took lately; None before any."""
+        return self._decoder.cost
+
+    @property
     def is_readable(self) -> bool:
         """Whether `next` would return without waiting for anything to arrive."""
         return bool(self._line) and self._line[0].item is not None

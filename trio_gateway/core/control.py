@@ -101,6 +101,11 @@ class Hello:
     audio: AudioParams = DEFAULT_UPLINK
     message: Message = field(factory=dict, repr=False, eq=False)
 
+    @property
+    def speaks_while_listening(self) -> bool:
+        """Whether it says that it does: then the server cancels its echo (feature "aec")."""
+        return self.features.get("aec") is True
+
 
 def parse_hello_untrusted(message: Message) -> Hello:
     """Read a device's hello. What is missing has its default; what is wrong in the audio raises.

@@ -52,6 +52,17 @@ class SessionSettings:
         help="At once; a device beyond it is told so at hello.",
         why="Guess: 70 to 110 calls a core is what the codec allows; ten cores' worth.",
     )
+    max_reserved: float | None = setting(
+        0.8,
+        Optional(Number(0, closed=False)),
+        unit="x cores",
+        help="CPU that calls may reserve, as a share of the cores (and of max_workers). Each "
+        "reserves what it takes to decode and encode without a pause, as measured; a device for "
+        "which too little is left is told so at hello. Above 1 there are more calls than can all "
+        "speak at once: right where most are quiet. none = only max_sessions counts.",
+        why="Guess: queues grow without bound as the share nears 1, and the rest is for hellos, "
+        "handlers and the operating system.",
+    )
     idle_timeout: float = setting(
         120.0,
         DURATION,

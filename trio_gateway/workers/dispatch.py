@@ -270,6 +270,7 @@ class Dispatcher:
             self.counters.late += 1
         stream = frame.stream
         stream.cost += (codec_s - stream.cost) * _SMOOTHING
+        stream.measured = True
         stream.busy = False
         if stream.backlog:
             self._enqueue(stream)

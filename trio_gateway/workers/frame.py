@@ -14,7 +14,16 @@ if TYPE_CHECKING:
 
     from trio_gateway.workers.opus import OpusState
 
-__all__ = ["DecodeDone", "Done", "EncodeDone", "Frame", "Result", "StreamQueue"]
+__all__ = [
+    "DECODING",
+    "ENCODING",
+    "DecodeDone",
+    "Done",
+    "EncodeDone",
+    "Frame",
+    "Result",
+    "StreamQueue",
+]
 
 Result: TypeAlias = NDArray[np.int16] | bytes | Exception
 Done: TypeAlias = "Callable[[Result], None]"
@@ -23,8 +32,8 @@ EncodeDone: TypeAlias = "Callable[[bytes | Exception], None]"
 
 # Seconds inside libopus for 60 ms, before a stream has been measured. Slow machines are the
 # reason for the high side: a worker then gets a little less until the first result is in.
-_DECODING: Final = 50e-6
-_ENCODING: Final = 400e-6
+DECODING: Final = 50e-6
+ENCODING: Final = 400e-6
 
 
 @define(eq=False)
@@ -38,6 +47,7 @@ class StreamQueue:
         max_packet_bytes: Room for a packet; 0 for a decoder.
         encodes: What it does with its frames.
         cost: Seconds that libopus takes for one, as far as is known.
+        measured: Whether that is more than a guess.
         state: The codec state. Its address is in the ticket of the one frame that is in flight.
         backlog: Frames that no worker holds, oldest first.
         queued: It stands in one of the dispatcher's queues.
@@ -52,6 +62,7 @@ class StreamQueue:
     max_packet_bytes: int
     encodes: bool = field(init=False)
     cost: float = field(init=False)
+    measured: bool = field(default=False, init=False)
     state: OpusState = field(init=False)
     backlog: deque[Frame] = field(factory=deque, init=False)
     queued: bool = field(default=False, init=False)
@@ -65,7 +76,7 @@ class StreamQueue:
 
     @cost.default
     def _(self) -> float:
-        return _ENCODING if self.encodes else _DECODING
+        return ENCODING if self.encodes else DECODING
 
     @state.default
     def _(self) -> OpusState:

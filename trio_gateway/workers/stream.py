@@ -59,6 +59,11 @@ class Stream:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @property
+    def cost(self) -> float | None:
+        """Seconds that libopus took for a frame lately (an exponential mean); None before any."""
+        return self._queue.cost if self._queue.measured else None
+
     def close(self) -> None:
         """Take no more frames and drop those that no worker has yet. May be called twice."""
         self.shut(lambda: FrameDropped("the stream was closed"))
