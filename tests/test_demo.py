@@ -27,6 +27,7 @@ from trio_gateway.settings import (
     UdpSettings,
 )
 from trio_gateway.simulator.report import Failure, Report
+from trio_gateway.tally import SessionsStatistics
 
 SIGNALS = Signals(workers=2, load=99.0, cpu=10.0, latency=0.001, queue=0, offered=1.0)
 

@@ -29,6 +29,7 @@ LEVELS: dict[int, set[str]] = {
         "session",
         "sessions",
         "uplink",
+        "tally",
         "utterance",
     },
     5: {"gateway"},

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from trio_gateway.core.scaling import ScalingEvent
     from trio_gateway.core.window import Summary
     from trio_gateway.metrics.sampler import Sample
-    from trio_gateway.sessions import SessionsStatistics
     from trio_gateway.simulator.report import Report
+    from trio_gateway.tally import SessionsStatistics
 
 __all__ = ["Outcome"]
 

@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from trio_gateway.session import Session
-    from trio_gateway.sessions import Handler, SessionsStatistics
+    from trio_gateway.sessions import Handler
+    from trio_gateway.tally import SessionsStatistics
     from trio_gateway.udp import UdpPlane, UdpStatistics
     from trio_gateway.workers.pool import WorkerPool
     from trio_gateway.workers.statistics import PoolStatistics

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import structlog
 import trio
-from attrs import frozen
 
 from trio_gateway.core.admission import Capacity
 from trio_gateway.core.control import (
@@ -27,12 +26,13 @@ from trio_gateway.core.control import (
     hello_answer,
     parse_hello_untrusted,
 )
-from trio_gateway.core.fates import DownlinkStatistics, UplinkStatistics
 from trio_gateway.core.identity import DeviceId
 from trio_gateway.core.link import AudioLink
-from trio_gateway.errors import BadMessage, BadPacket
+from trio_gateway.errors import BadMessage
+from trio_gateway.live import LiveSession
 from trio_gateway.reservations import Reservations
-from trio_gateway.session import Session, SessionStatistics
+from trio_gateway.session import Session
+from trio_gateway.tally import SessionsStatistics, Tally
 from trio_gateway.timers import Timers
 
 if TYPE_CHECKING:
@@ -40,12 +40,12 @@ if TYPE_CHECKING:
 
     from trio_gateway.core.admission import Shortage
     from trio_gateway.core.control import Hello, Message
-    from trio_gateway.interfaces import Address, ControlFront, DatagramReceiver, DatagramSender
+    from trio_gateway.interfaces import ControlFront, DatagramReceiver, DatagramSender
     from trio_gateway.session import EndReason
     from trio_gateway.settings import Settings
     from trio_gateway.workers.pool import WorkerPool
 
-__all__ = ["Handler", "Sessions", "SessionsStatistics"]
+__all__ = ["Handler", "Sessions"]
 
 log = structlog.get_logger(__name__)
 
@@ -54,105 +54,6 @@ Handler: TypeAlias = "Callable[[Session], Awaitable[None]]"
 KEY_BYTES = 16  # AES-128
 _BUSY = "All lines are busy. Please try again later."
 _POLL = 0.05  # seconds between looks at what is still busy during a drain; a guess
-
-
-@frozen(kw_only=True)
-class SessionsStatistics:
-    """All sessions, those that are over included; counters never go back."""
-
-    active: int
-    """Sessions open now."""
-    opened: int
-    """Hellos that got one."""
-    refused: dict[str, int]
-    """Hellos that got no session, by reason."""
-    closed: dict[str, int]
-    """Sessions that ended, by reason."""
-    stale: int
-    """Messages that named a session that is over."""
-    up: UplinkStatistics
-    """What became of all that devices said."""
-    down: DownlinkStatistics
-    """What became of all that was played to them."""
-    messages_dropped: int
-    """Messages that no handler read in time."""
-    reserved_cores: float
-    """What the calls that are open now reserve: see core/admission.py."""
-
-    @property
-    def frames_up(self) -> int:
-        """Frames decoded, lost ones not counted."""
-        return self.up.decoded
-
-    @property
-    def frames_down(self) -> int:
-        """Frames sent."""
-        return self.down.sent
-
-    @property
-    def lost(self) -> int:
-        """Uplink frames that never came."""
-        return self.up.lost + self.up.skipped
-
-    @property
-    def dropped(self) -> int:
-        """Frames given up on our side, either way, other than by an abort."""
-        return self.up.dropped + self.up.unread + self.down.dropped + self.down.unsent
-
-    def unaccounted(self) -> dict[str, int]:
-        """Return what is missing of each sum that does not add up (core/fates.py); {} if all do."""
-        return {f"up.{name}": number for name, number in self.up.unaccounted().items()} | {
-            f"down.{name}": number for name, number in self.down.unaccounted().items()
-        }
-
-
-class _Live:
-    """A session and its timer; the border that none of its exceptions crosses (rule 2)."""
-
-    def __init__(self, session: Session, timers: Timers) -> None:
-        self.session = session
-        self.timer = timers.timer(self._wake)
-        self._arm()
-
-    def knows(self, addr: Address) -> bool:
-        """See DatagramReceiver."""
-        return self.session.link.knows(addr)
-
-    def receive_datagram_untrusted(self, data: bytes, addr: Address, now: float) -> None:
-        """See DatagramReceiver."""
-        try:
-            self.session.receive_datagram_untrusted(data, addr, now)
-        except BadPacket:
-            raise
-        except Exception as error:  # noqa: BLE001  rule 2
-            self._fail(error)
-        finally:
-            self._arm()
-
-    def deliver(self, message: Message, now: float) -> None:
-        """Take a message of its device."""
-        try:
-            self.session.deliver(message, now)
-        except Exception as error:  # noqa: BLE001  rule 2
-            self._fail(error)
-        self._arm()
-
-    def _wake(self) -> None:
-        now = trio.current_time()
-        try:
-            if now >= self.session.get_timer():  # else it was put off
-                self.session.handle_timer(now)
-        except Exception as error:  # noqa: BLE001  rule 2
-            self._fail(error)
-        self._arm()
-
-    def _arm(self) -> None:
-        self.timer.wake_by(self.session.get_timer())
-
-    def _fail(self, error: Exception) -> None:
-        """Something of ours broke on what one device sent: a bug, and still only its own call."""
-        log.error("session failed", session=self.session.id, exc_info=error)
-        self.session.end("failed")
 
 
 class Sessions:
@@ -174,17 +75,14 @@ class Sessions:
         self._nursery: trio.Nursery | None = None
         self._handler: Handler | None = None
         self._draining = False
-        self._by_device: dict[str, _Live] = {}
-        self._by_ssrc: dict[int, _Live] = {}
+        self._by_device: dict[str, LiveSession] = {}
+        self._by_ssrc: dict[int, LiveSession] = {}
         self._timers = Timers()
         self._opened = 0
         self._refused: Counter[str] = Counter()
         self._closed: Counter[EndReason] = Counter()
         self._stale = 0
-        self._unsettled: set[Session] = set()  # those whose handler has not left, too
-        self._past = SessionStatistics(
-            up=UplinkStatistics(), down=DownlinkStatistics(), messages_dropped=0
-        )
+        self._tally = Tally()
 
     def attach(
         self, *, control: ControlFront, audio: DatagramSender, public: tuple[str, int]
@@ -274,22 +172,22 @@ class Sessions:
 
     def statistics(self) -> SessionsStatistics:
         """The numbers at this moment."""
-        every = [self._past, *(session.statistics() for session in self._unsettled)]
+        total = self._tally.total()
         return SessionsStatistics(
             active=len(self._by_device),
             opened=self._opened,
             refused=dict(self._refused),
             closed={str(reason): number for reason, number in self._closed.items()},
             stale=self._stale,
-            up=UplinkStatistics.sum_of(each.up for each in every),
-            down=DownlinkStatistics.sum_of(each.down for each in every),
-            messages_dropped=sum(each.messages_dropped for each in every),
+            up=total.up,
+            down=total.down,
+            messages_dropped=total.messages_dropped,
             reserved_cores=self._reservations.total.cores,
         )
 
     # Hello and goodbye
 
-    def _hello(self, client_id: str, message: Message, live: _Live | None) -> None:
+    def _hello(self, client_id: str, message: Message, live: LiveSession | None) -> None:
         if live is not None:
             live.session.end("replaced")
         try:
@@ -348,9 +246,9 @@ class Sessions:
             now=trio.current_time(),
         )
         nursery.start_soon(self._run, session, handler)
-        self._unsettled.add(session)
+        self._tally.begin(session)
         self._reservations.add(session)
-        self._by_device[client_id] = self._by_ssrc[link.ssrc] = _Live(session, self._timers)
+        self._by_device[client_id] = self._by_ssrc[link.ssrc] = LiveSession(session, self._timers)
         self._opened += 1
         self._send(client_id, answer)
         log.info("session opened", device=client_id, session=session.id)
@@ -376,8 +274,7 @@ class Sessions:
             raise
         finally:
             session.end(reason)
-            session.settle()
-            self._remember(session)
+            self._tally.settle(session)
 
     def _ended(self, session: Session, reason: EndReason) -> None:
         live = self._by_ssrc.pop(session.link.ssrc)
@@ -389,15 +286,6 @@ class Sessions:
         if reason != "disconnected":
             self._send(session.device.text, goodbye(session.id))
         log.info("session closed", device=session.device.text, session=session.id, reason=reason)
-
-    def _remember(self, session: Session) -> None:
-        self._unsettled.remove(session)
-        past, last = self._past, session.statistics()
-        self._past = SessionStatistics(
-            up=UplinkStatistics.sum_of([past.up, last.up]),
-            down=DownlinkStatistics.sum_of([past.down, last.down]),
-            messages_dropped=past.messages_dropped + last.messages_dropped,
-        )
 
     def _refuse(self, client_id: str, reason: str, text: str, **why: str) -> None:
         """Stock firmware knows no error message: a person sees the alert, the device hangs up."""
