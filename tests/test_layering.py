@@ -22,6 +22,8 @@ LEVELS: dict[int, set[str]] = {
     4: {
         "backends",
         "handlers",
+        "inbox",
+        "live",
         "mcp",
         "playback",
         "reservations",

@@ -10,7 +10,6 @@ A handler is an async function that gets one:
 from __future__ import annotations
 
 import math
-from collections import deque
 from typing import TYPE_CHECKING, Any, Literal
 
 import trio
@@ -19,6 +18,7 @@ from attrs import frozen
 from trio_gateway.core.admission import Costs, Price
 from trio_gateway.core.control import encode, mcp, tts
 from trio_gateway.errors import SessionClosed
+from trio_gateway.inbox import Inbox
 from trio_gateway.mcp import McpClient
 from trio_gateway.playback import Playback
 from trio_gateway.uplink import Uplink
@@ -115,9 +115,7 @@ class Session:
             tts=self._tts,
         )
         self._mcp = McpClient(lambda payload: self.send(mcp(self.id, payload)))
-        self._inbox: deque[Message] = deque(maxlen=settings.sessions.inbox_messages)
-        self._readers = trio.lowlevel.ParkingLot()
-        self._messages_dropped = 0
+        self._inbox = Inbox(settings.sessions.inbox_messages, settings.sessions.inbox_bytes)
         self._duplex = hello.speaks_while_listening
         self._message_at = now  # the last one, either way
         self._heard_at = now  # from the device
@@ -166,17 +164,13 @@ class Session:
     async def receive(self) -> Message:
         """Wait for the device's next JSON message: listen, abort, mcp or whatever else it says.
 
-        The newest `sessions.inbox_messages` are kept for a handler that does not read them.
+        The newest are kept for a handler that does not read them: `sessions.inbox_messages`, and of
+        those `sessions.inbox_bytes`.
 
         Raises:
             trio.EndOfChannel: The session has ended and everything was read.
         """
-        await trio.lowlevel.checkpoint()
-        while not self._inbox:
-            if self.end_reason is not None:
-                raise trio.EndOfChannel
-            await self._readers.park()
-        return self._inbox.popleft()
+        return await self._inbox.get()
 
     async def call_tool(self, name: str, arguments: Message, *, timeout: float = 10.0) -> Any:  # noqa: ASYNC109  it ends in a ToolCallError that says so
         """Call an MCP tool of the device.
@@ -206,7 +200,7 @@ class Session:
         return SessionStatistics(
             up=self._uplink.statistics(),
             down=self._playback.statistics(),
-            messages_dropped=self._messages_dropped,
+            messages_dropped=self._inbox.dropped,
         )
 
     # What the gateway uses.
@@ -221,10 +215,7 @@ class Session:
             self._playback.abort()
         elif kind == "mcp" and self._mcp.receive_untrusted(message.get("payload")):
             return
-        if len(self._inbox) == self._inbox.maxlen:
-            self._messages_dropped += 1
-        self._inbox.append(message)
-        self._readers.unpark_all()
+        self._inbox.put(message)
 
     def receive_datagram_untrusted(self, data: bytes, addr: Address, now: float) -> None:
         """Take a datagram with this session's ssrc.
@@ -259,7 +250,7 @@ class Session:
             self._playback.close()
             self._uplink.close()
             self._mcp.close()
-            self._readers.unpark_all()
+            self._inbox.close()
             self.scope.cancel()
             self._on_end(reason)
 

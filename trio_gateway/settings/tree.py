@@ -86,6 +86,13 @@ class SessionSettings:
         "counted.",
         why="Guess: a device says a few a second.",
     )
+    inbox_bytes: int = setting(
+        256 * 1024,
+        COUNT,
+        unit="bytes",
+        help="The same, as JSON.",
+        why="Guess: four of the largest packets. Parsed, the worst JSON takes 30 times as much.",
+    )
     audio_backlog: float = setting(
         5.0,
         DURATION,
