@@ -286,6 +286,16 @@ class TestTakingBack:
         assert call.link.statistics().held == 1
         assert call.balance()
 
+    def test_copies_of_the_stream_that_jumped_do_not_undo_the_jump(self) -> None:
+        call = Call()
+        call.hear(1, 2)
+        call.now += 4 * FRAME
+        call.hear(7, 8)
+        call.now += 2.0
+        assert call.hear(7, 8, 7, 8) == []
+        counts = call.link.statistics()
+        assert (counts.duplicate, counts.held, counts.undone) == (4, 0, 0)
+
     def test_stragglers_do_not_undo_a_jump(self) -> None:
         call = Call()
         call.hear(*range(1, 21))

@@ -136,8 +136,11 @@ class SourcePin:
         line = self._left
         if line is None or address != line.address:
             return False
-        if sequence < line.left_for and now < line.left + STRAGGLING:
-            return False
+        if sequence < line.left_for:
+            if now < line.left + STRAGGLING:
+                return False
+        elif address == self.address:
+            return False  # a late one or a copy of the stream that jumped
         ahead = sequence - line.highest
         return ahead > 0 and ahead * self.frame_s <= MAX_LAG + now - line.heard
 
