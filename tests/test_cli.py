@@ -216,7 +216,8 @@ def test_simulate_passes_its_options_on(monkeypatch: pytest.MonkeyPatch, tmp_pat
     key.write_text("swordfish\n", encoding="utf-8")
     done = call(
         "simulate", "--mqtt=[::1]:1883", "--devices=3", "--seconds=2.5", "--loss=0.1",
-        "--reorder=0.2", "--jitter-ms=30", "--seed=7", "--mode=auto",
+        "--burst=3", "--duplicate=0.3", "--reorder=0.2", "--jitter-ms=30", "--seed=7",
+        "--mode=auto",
         f"--signature-key-file={key}", "--json",
     )  # fmt: skip
     assert (done.exit_code, done.stdout) == (1, "{}\n"), "a report that did not pass"
@@ -227,7 +228,7 @@ def test_simulate_passes_its_options_on(monkeypatch: pytest.MonkeyPatch, tmp_pat
             seconds=2.5,
             mode="auto",
             key=Secret("swordfish"),
-            weather=Weather(loss=0.1, reorder=0.2, jitter=0.03, seed=7),
+            weather=Weather(loss=0.1, burst=3, duplicate=0.3, reorder=0.2, jitter=0.03, seed=7),
         )
     ]
     monkeypatch.setattr(EmptyReport, "passed", True)
@@ -241,6 +242,9 @@ def test_simulate_passes_its_options_on(monkeypatch: pytest.MonkeyPatch, tmp_pat
 )
 def test_ctrl_c_is_no_traceback(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
     async def simulate(_plan: Plan) -> EmptyReport:
+    done = call("simulate", "--mqtt=127.0.0.1:1883", "--loss=0.9", "--burst=2")
+    assert done.exit_code == 2
+    assert "cannot make a loss of 0.9" in done.output
         raise error
 
     monkeypatch.setattr("trio_gateway.simulator.simulate", simulate)

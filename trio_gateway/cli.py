@@ -235,6 +235,19 @@ _PROBABILITY: Final = click.FloatRange(0, 1)
 )
 @click.option(
     "--jitter-ms",
+@click.option(
+    "--burst",
+    metavar="N",
+    type=click.FloatRange(1),
+    help="Mean length of a run of lost datagrams; without it, each is drawn by itself.",
+)
+@click.option(
+    "--duplicate",
+    metavar="P",
+    type=_PROBABILITY,
+    default=0.0,
+    help="Datagrams that arrive twice, 0 to 1.",
+)
     metavar="J",
     type=click.FloatRange(0, 10_000),
     default=0.0,
@@ -277,6 +290,8 @@ def simulate(
 ) -> int:
     """Let N simulated devices talk to any gateway that echoes, and check what they hear.
 
+    burst: float | None,
+    duplicate: float,
     The exit code is 1 unless every device heard back what it said.
     """
     given_flags(context, {})
@@ -285,7 +300,17 @@ def simulate(
 
     from trio_gateway import simulator  # noqa: PLC0415
 
-    weather = simulator.Weather(loss=loss, reorder=reorder, jitter=jitter_ms / 1000, seed=seed)
+    try:
+        weather = simulator.Weather(
+            loss=loss,
+            burst=burst or 0.0,
+            duplicate=duplicate,
+            reorder=reorder,
+            jitter=jitter_ms / 1000,
+            seed=seed,
+        )
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
     report = trio.run(simulator.simulate, simulator.Plan(key=key, weather=weather, **plan))
     if as_json:
         click.echo(report.to_json())

@@ -184,7 +184,8 @@ class Handset:
     def _carry(self, network: BadNetwork, data: bytes, arrive: Callable[[bytes], None]) -> None:
         if self._fine:
             arrive(data)
-        elif (due := network.admit(trio.current_time())) is not None:
+            return
+        for due in network.admit(trio.current_time()):
             self._surroundings.call_at(due, partial(arrive, data))
 
     def _transmit(self, datagram: bytes) -> None:
