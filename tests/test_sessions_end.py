@@ -102,7 +102,9 @@ async def test_a_silent_session_is_closed_even_if_its_handler_shields(
         assert [(m["type"], m["session_id"]) for m in gateway.front.take()] == [
             ("goodbye", call.id)
         ]
-        assert gateway.sessions.statistics().closed == {"idle": 1}
+        statistics = gateway.sessions.statistics()
+        assert statistics.closed == {"idle": 1}
+        assert (statistics.active, statistics.leaving) == (0, 1)
 
 
 async def test_a_device_that_is_gone_is_not_talked_to_for_ever(autojump_clock: MockClock) -> None:

@@ -175,6 +175,7 @@ class Sessions:
         total = self._tally.total()
         return SessionsStatistics(
             active=len(self._by_device),
+            leaving=len(self._tally) - len(self._by_device),
             opened=self._opened,
             refused=dict(self._refused),
             closed={str(reason): number for reason, number in self._closed.items()},

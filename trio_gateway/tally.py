@@ -23,6 +23,8 @@ class SessionsStatistics:
 
     active: int
     """Sessions open now."""
+    leaving: int
+    """Sessions that are over and whose handlers have not left."""
     opened: int
     """Hellos that got one."""
     refused: dict[str, int]
@@ -76,6 +78,10 @@ class Tally:
     def __init__(self) -> None:
         self._current: set[Session] = set()
         self._past = _sum_of(())
+
+    def __len__(self) -> int:
+        """Sessions that are not settled."""
+        return len(self._current)
 
     def begin(self, session: Session) -> None:
         """Count `session` from now on."""

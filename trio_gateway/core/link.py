@@ -163,8 +163,10 @@ class AudioLink:
             admitted = self._pin.admit_untrusted(frame, addr, ahead=ahead, samples=samples, now=now)
             ready = []
         ready += self._order(admitted)
-        if self._jitter.waiting:
-            ready += self._jitter.handle_timer(now)  # what was held has had part of its wait
+        if len(admitted) > 1 and self._jitter.waiting:
+            # What was held has had part of its wait. Else the timer decides: after a stall, what is
+            # missing may lie in the socket behind this one.
+            ready += self._jitter.handle_timer(now)
         return ready
 
     def _go_back(self, admitted: Sequence[Arrived]) -> list[UplinkFrame]:
