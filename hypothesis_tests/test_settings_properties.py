@@ -10,6 +10,7 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from attrs import evolve
 from hypothesis import assume, given
@@ -37,6 +38,7 @@ from trio_gateway.settings.rules import (
     Text,
     Whole,
 )
+from trio_gateway.settings.values import MASK
 
 PATHS = settings_by_path()
 
@@ -50,6 +52,14 @@ addresses = st.builds(Address, hosts, st.integers(0, 65535))
 instances = {
     Address: addresses,
     Path: names.map(lambda name: Path("/etc", name)),
+    BrokerUrl: st.builds(BrokerUrl, st.booleans(), st.builds(Address, names, st.integers(1, 65535)))
+    | st.builds(
+        BrokerUrl,
+        st.booleans(),
+        st.builds(Address, hosts, st.integers(1, 65535)),
+        words,
+        st.none() | words.map(Secret),
+    ),
     Secret: words.filter(lambda text: text != "none").map(Secret),
 }
 
@@ -73,7 +83,7 @@ def values(rule: Rule) -> st.SearchStrategy[Any]:  # noqa: PLR0911  one for each
             return instances[rule.of].filter(rule.accepts)
         case Text():
             # "none" means None, by design; a comma ends an item of a list in a variable.
-            start = st.sampled_from(["", "mqtt://host-", "mqtts://u:p@h", "a/{client_id}/"])
+            start = st.sampled_from(["", "a/{client_id}/"])
             return st.builds(str.__add__, start, names).filter(
                 lambda text: text != "none" and rule.accepts(text)
             )
@@ -103,7 +113,9 @@ def plain(value: object) -> Any:
             return "none"
         case Secret():
             return value.reveal()
-        case Address() | Path():
+        case BrokerUrl(password=Secret() as password):
+            return str(value).replace(f":{MASK}@", f":{quote(password.reveal(), safe='')}@")
+        case Address() | Path() | BrokerUrl():
             return str(value)
         case tuple():
             return list(value)

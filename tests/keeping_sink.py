@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 from attrs import define, field
 
-from trio_gateway.settings import MqttSettings
+from trio_gateway.settings import BrokerUrl, MqttSettings
 
 if TYPE_CHECKING:
     from mosquitto import Mosquitto
@@ -23,7 +23,8 @@ PATIENCE = 30.0
 def settings_for(broker: Mosquitto, **changes: Any) -> MqttSettings:
     """Return settings that lead to `broker` and retry at once."""
     given: dict[str, Any] = {"url": broker.url, "reconnect_min": 0.01, "reconnect_max": 0.05}
-    return MqttSettings(**(given | changes))
+    given |= changes
+    return MqttSettings(**given | {"url": BrokerUrl.parse(given["url"])})
 
 
 @define

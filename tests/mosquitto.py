@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import datetime as dt
 import hashlib
 import os
 import random
@@ -13,16 +12,12 @@ import socket
 import subprocess
 import tempfile
 from contextlib import asynccontextmanager
-from ipaddress import IPv4Address
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import components
 import trio
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from certificates import Authority
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -35,17 +30,34 @@ HOST = "127.0.0.1"
 
 @asynccontextmanager
 async def open_mosquitto(
-    *, users: Mapping[str, str] | None = None, tls: bool = False
+    *,
+    users: Mapping[str, str] | None = None,
+    tls: bool = False,
+    certificate: tuple[Path, Path] | None = None,
+    client_ca: Path | None = None,
 ) -> AsyncIterator[Mosquitto]:
     """Start a broker; it is killed on the way out.
 
     Args:
         users: Name -> password of those who may connect. None: everybody.
         tls: Speak TLS with a certificate for 127.0.0.1, signed by the CA in `broker.ca_file`.
+        certificate: Speak TLS with the certificate and key in these files.
+        client_ca: Let in only who has a certificate that is signed by this CA.
     """
     with tempfile.TemporaryDirectory(prefix="mosquitto-") as folder:
         async with trio.open_nursery() as nursery:
-            broker = Mosquitto(Path(folder), nursery, users=users, tls=tls)
+            ca_file = None
+            if tls:
+                authority = Authority(Path(folder))
+                ca_file, certificate = authority.file, authority.issue(Path(folder))
+            broker = Mosquitto(
+                Path(folder),
+                nursery,
+                users=users,
+                ca_file=ca_file,
+                certificate=certificate,
+                client_ca=client_ca,
+            )
             try:
                 await broker.start()
                 yield broker
@@ -59,7 +71,7 @@ class Mosquitto:
 
     Attributes:
         port: The same over all restarts.
-        ca_file: The certificate to trust, or None without TLS.
+        ca_file: The CA to trust, if it made one.
         log: Lines that it wrote, of all its lives.
     """
 
@@ -69,11 +81,15 @@ class Mosquitto:
         nursery: trio.Nursery,
         *,
         users: Mapping[str, str] | None,
-        tls: bool,
+        ca_file: Path | None,
+        certificate: tuple[Path, Path] | None,
+        client_ca: Path | None,
     ) -> None:
         self.port = _free_port()
         self.log: list[str] = []
-        self.ca_file = _write_certificates(folder) if tls else None
+        self.ca_file = ca_file
+        self._certificate = certificate
+        self._client_ca = client_ca
         self._folder = folder
         self._nursery = nursery
         self._waiting = trio.lowlevel.ParkingLot()  # for another line, or the end
@@ -85,7 +101,7 @@ class Mosquitto:
     @property
     def url(self) -> str:
         """For `MqttSettings.url`, without user and password."""
-        return f"mqtt{'s' if self.ca_file else ''}://{HOST}:{self.port}"
+        return f"mqtt{'s' if self._certificate else ''}://{HOST}:{self.port}"
 
     @property
     def pid(self) -> int:
@@ -97,12 +113,17 @@ class Mosquitto:
         """Return the URL with credentials as given, percent signs included."""
         return self.url.replace("://", f"://{user}:{password}@")
 
+    def reload(self) -> None:
+        """Let it read its files again."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGHUP)
+
     def set_users(self, users: Mapping[str, str]) -> None:
         """Write the password file; a running broker reads it again."""
         lines = (f"{name}:{_hashed(password)}\n" for name, password in users.items())
         (self._folder / "passwords").write_text("".join(lines), encoding="utf-8")
         if self._process is not None:
-            self._process.send_signal(signal.SIGHUP)
+            self.reload()
 
     async def start(self) -> None:
         """Start, and return when it listens."""
@@ -164,8 +185,11 @@ class Mosquitto:
             lines.append("user root")  # else it becomes a user who cannot read our files
         if passwords:
             lines.append(f"password_file {self._folder / 'passwords'}")
-        if self.ca_file is not None:
-            lines += [f"{name} {self._folder / name}.pem" for name in ("certfile", "keyfile")]
+        if self._certificate is not None:
+            names = ("certfile", "keyfile")
+            lines += [f"{name} {file}" for name, file in zip(names, self._certificate, strict=True)]
+        if self._client_ca is not None:
+            lines += [f"cafile {self._client_ca}", "require_certificate true"]
         (self._folder / "mosquitto.conf").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
@@ -185,64 +209,3 @@ def _hashed(password: str) -> str:
     salt, rounds = os.urandom(12), 101
     digest = hashlib.pbkdf2_hmac("sha512", password.encode(), salt, rounds)
     return f"$7${rounds}${base64.b64encode(salt).decode()}${base64.b64encode(digest).decode()}"
-
-
-def _write_certificates(folder: Path) -> Path:
-    """Write a CA and a server certificate for 127.0.0.1; return the CA's file."""
-    ca_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
-    ca_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test CA")])
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, HOST)])
-    ca = (
-        _certificate(ca_name, ca_name, ca_key.public_key())
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(_CA_USAGE, critical=True)
-        .add_extension(
-            x509.SubjectKeyIdentifier.from_public_key(ca_key.public_key()), critical=False
-        )
-        .sign(ca_key, hashes.SHA256())
-    )
-    server = (
-        _certificate(name, ca_name, key.public_key())
-        .add_extension(
-            x509.SubjectAlternativeName([x509.IPAddress(IPv4Address(HOST))]), critical=False
-        )
-        .add_extension(
-            x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()), critical=False
-        )
-        .sign(ca_key, hashes.SHA256())
-    )
-    pem = serialization.Encoding.PEM
-    (folder / "ca.pem").write_bytes(ca.public_bytes(pem))
-    (folder / "certfile.pem").write_bytes(server.public_bytes(pem))
-    (folder / "keyfile.pem").write_bytes(
-        key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
-    return folder / "ca.pem"
-
-
-def _certificate(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey
-) -> x509.CertificateBuilder:
-    now = dt.datetime.now(dt.UTC)
-    return (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer)
-        .public_key(key)
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - dt.timedelta(days=1))
-        .not_valid_after(now + dt.timedelta(days=1))
-    )
-
-
-_CA_USAGE = x509.KeyUsage(  # Python 3.13 verifies strictly (RFC 5280, 4.2.1.3)
-    digital_signature=True,
-    content_commitment=False,
-    key_encipherment=False,
-    data_encipherment=False,
-    key_agreement=False,
-    key_cert_sign=True,
-    crl_sign=True,
-    encipher_only=False,
-    decipher_only=False,
-)

@@ -36,7 +36,13 @@ class PahoDevice:
 
 @asynccontextmanager
 async def open_paho_device(
-    port: int, *, client_id: str = "device", topic: str | None = None, ca_file: Path | None = None
+    port: int,
+    *,
+    client_id: str = "device",
+    topic: str | None = None,
+    ca_file: Path | None = None,
+    username: str | None = None,
+    password: str | None = None,
 ) -> AsyncIterator[PahoDevice]:
     """Connect to 127.0.0.1 (with TLS if there is a `ca_file`), subscribe to `topic`, then yield."""
     token = trio.lowlevel.current_trio_token()
@@ -50,6 +56,8 @@ async def open_paho_device(
         else:
             client.subscribe(topic)
 
+    if username is not None:
+        client.username_pw_set(username, password)
     if ca_file is not None:
         client.tls_set(str(ca_file))
     client.on_connect = on_connect

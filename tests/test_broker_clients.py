@@ -62,6 +62,12 @@ async def endpoint(**settings: Any) -> AsyncIterator[tuple[Broker, ArrivalSink]]
             yield broker, sink
 
 
+def plain(broker: Broker) -> tuple[str, int]:
+    """Where it listens without TLS."""
+    assert broker.address is not None
+    return broker.address
+
+
 # paho-mqtt
 
 
@@ -91,7 +97,7 @@ class Device:
         self.client.on_connect = lambda *args: self._tell(args[3].value)
         self.client.on_message = lambda *args: self._tell((args[2].topic, args[2].payload))
         self.client.on_disconnect = lambda *_: self._tell("gone")
-        self.client.connect_async(*broker.address, keepalive=60)
+        self.client.connect_async(*plain(broker), keepalive=60)
         self.client.loop_start()
 
     def _tell(self, event: object) -> None:
@@ -153,7 +159,7 @@ async def mosquitto(
     program: str, broker: Broker, *arguments: str, check: bool = True
 ) -> subprocess.CompletedProcess[bytes]:
     path = components.find(f"mosquitto_{program}", "mosquitto-clients")
-    host, port = broker.address
+    host, port = plain(broker)
     common = ["-h", host, "-p", str(port), "-u", "user", "-P", PASSWORD.decode()]
     return await trio.run_process(
         [path, *common, *arguments],
@@ -214,7 +220,7 @@ async def test_aiomqtt_under_trio_asyncio() -> None:
     import trio_asyncio  # noqa: PLC0415  only here may its import warn
 
     async with endpoint() as (broker, sink), trio_asyncio.open_loop():
-        host, port = broker.address
+        host, port = plain(broker)
 
         async def converse() -> list[tuple[str, object]]:
             got: list[tuple[str, object]] = []
@@ -251,7 +257,7 @@ async def test_aiomqtt_under_trio_asyncio() -> None:
 
 async def test_a_reset_is_an_ending_like_any_other() -> None:
     async with endpoint() as (broker, sink):
-        stream = await trio.open_tcp_stream(*broker.address)
+        stream = await trio.open_tcp_stream(*plain(broker))
         await stream.send_all(encode(Connect(DEVICE, username="user", password=PASSWORD)))
         assert await sink.next() == ("connected", DEVICE)
         stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -262,11 +268,11 @@ async def test_a_reset_is_an_ending_like_any_other() -> None:
 
 async def test_the_end_of_the_block_reaches_the_clients_and_frees_the_port() -> None:
     async with endpoint() as (broker, _):
-        stream = await trio.open_tcp_stream(*broker.address)
+        stream = await trio.open_tcp_stream(*plain(broker))
         await stream.send_all(encode(Connect(DEVICE, username="user", password=PASSWORD)))
         assert await stream.receive_some() == encode(ConnAck(0))
         assert broker.send(DEVICE, b"goodbye")
-        address = broker.address
+        address = plain(broker)
     assert await stream.receive_some() == encode(Publish(f"devices/p2p/{DEVICE}", b"goodbye"))
     assert await stream.receive_some() == b""
     await stream.aclose()
@@ -276,7 +282,7 @@ async def test_the_end_of_the_block_reaches_the_clients_and_frees_the_port() -> 
 
 async def test_a_device_that_stops_reading_is_given_up_and_nobody_else() -> None:
     async with endpoint(max_outbox_bytes=64 * 1024) as (broker, sink):
-        stuck = await trio.open_tcp_stream(*broker.address)
+        stuck = await trio.open_tcp_stream(*plain(broker))
         await stuck.send_all(encode(Connect(DEVICE, username="user", password=PASSWORD)))
         async with paho_device(broker, client_id="other") as other:
             assert await other.next() == 0

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from trio_gateway import cli
-from trio_gateway.settings import Address, Secret, Settings, settings_by_path
+from trio_gateway.settings import Address, BrokerUrl, Secret, Settings, settings_by_path
 from trio_gateway.simulator import Plan, Weather
 
 DOCS = Path(__file__).parent.parent / "docs" / "settings.md"
@@ -59,9 +59,12 @@ def test_every_flag_reaches_its_setting(
 ) -> None:
     key = tmp_path / "key"
     key.write_text("swordfish", encoding="utf-8")
+    key.chmod(0o600)
     ready = tmp_path / "ready.json"
     done = call(
-        "--mqtt=mqtts://me:secret@broker", "--mqtt-listen=[::1]:0", "--udp-listen=0.0.0.0:0",
+        "--mqtt=mqtts://me@broker", f"--mqtt-password-file={key}", "--mqtt-listen=[::1]:0",
+        "--mqtt-tls-listen=0.0.0.0:8883", f"--mqtt-tls-cert-file={key}",
+        f"--mqtt-tls-key-file={key}", "--udp-listen=0.0.0.0:0",
         "--public-host=gateway.local", "--http-listen=127.0.0.1:8007", "--backend=echo",
         "--workers=1:3", "--worker-kind=thread", f"--signature-key-file={key}",
         "--log-level=debug", f"--ready-file={ready}",
@@ -69,7 +72,11 @@ def test_every_flag_reaches_its_setting(
     assert (done.exit_code, done.output) == (0, "")
     ((settings, ready_file),) = started
     assert ready_file == ready
-    assert settings.mqtt.url == "mqtts://me:secret@broker"
+    assert settings.mqtt.url == BrokerUrl.parse("mqtts://me@broker")
+    assert settings.mqtt.password == Secret("swordfish")
+    assert settings.mqtt.tls_listen == Address("0.0.0.0", 8883)  # noqa: S104
+    assert settings.mqtt.tls_cert_file == key
+    assert settings.mqtt.tls_key_file == key
     assert settings.mqtt.listen == Address("::1", 0)
     assert settings.udp.listen == Address("0.0.0.0", 0)  # noqa: S104
     assert settings.udp.public_host == "gateway.local"
@@ -235,6 +242,9 @@ def test_simulate_passes_its_options_on(monkeypatch: pytest.MonkeyPatch, tmp_pat
     done = call("simulate", "--mqtt=127.0.0.1:1883")
     assert (done.exit_code, done.stdout) == (0, "a table\n")
     assert plans[1] == Plan(gateway=Address("127.0.0.1", 1883))
+    done = call("simulate", "--mqtt=127.0.0.1:1883", "--loss=0.9", "--burst=2")
+    assert done.exit_code == 2
+    assert "cannot make a loss of 0.9" in done.output
 
 
 @pytest.mark.parametrize(
@@ -242,9 +252,6 @@ def test_simulate_passes_its_options_on(monkeypatch: pytest.MonkeyPatch, tmp_pat
 )
 def test_ctrl_c_is_no_traceback(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
     async def simulate(_plan: Plan) -> EmptyReport:
-    done = call("simulate", "--mqtt=127.0.0.1:1883", "--loss=0.9", "--burst=2")
-    assert done.exit_code == 2
-    assert "cannot make a loss of 0.9" in done.output
         raise error
 
     monkeypatch.setattr("trio_gateway.simulator.simulate", simulate)

@@ -108,10 +108,10 @@ def test_none_switches_off_what_an_earlier_layer_set(write: Write) -> None:
 
 
 def test_paths_in_a_file_start_from_its_folder(write: Write, tmp_path: Path) -> None:
-    file = write('[mqtt]\ntls_ca_file = "ca.pem"')
-    assert load(file).settings.mqtt.tls_ca_file == (tmp_path / "ca.pem").resolve()
-    variable = {"TRIO_GATEWAY_MQTT_TLS_CA_FILE": "ca.pem"}
-    assert load(environ=variable).settings.mqtt.tls_ca_file == Path("ca.pem").resolve()
+    file = write('[mqtt]\nbroker_ca_file = "ca.pem"')
+    assert load(file).settings.mqtt.broker_ca_file == (tmp_path / "ca.pem").resolve()
+    variable = {"TRIO_GATEWAY_MQTT_BROKER_CA_FILE": "ca.pem"}
+    assert load(environ=variable).settings.mqtt.broker_ca_file == Path("ca.pem").resolve()
 
 
 def test_the_file_may_be_named_by_a_variable(write: Write) -> None:
@@ -132,8 +132,8 @@ def test_the_file_may_be_named_by_a_variable(write: Write) -> None:
         ("grace = [1]", "grace = [1]", "a number at least 0"),
         ("backend = 5", "backend = 5", "echo (WebSocket chat servers arrive in a later release)"),
         ("udp.public_host = ''", "udp.public_host = ''", "a host name or IP address, or none"),
-        ("mqtt.tls_ca_file = ''", "mqtt.tls_ca_file = ''", "the path of a file, or none"),
-        ("mqtt.tls_ca_file = 7", "mqtt.tls_ca_file = 7", "the path of a file, or none"),
+        ("mqtt.broker_ca_file = ''", "mqtt.broker_ca_file = ''", "the path of a file, or none"),
+        ("mqtt.broker_ca_file = 7", "mqtt.broker_ca_file = 7", "the path of a file, or none"),
         ("log.level = 'loud'", "log.level = 'loud'", "debug, info, warning or error"),
         ("signature_key = 7", "signature_key = '***'", "a secret, or none"),
         ("signature_key = ''", "signature_key = '***'", "a secret, or none"),
@@ -262,7 +262,7 @@ def test_key_and_key_file_outweigh_each_other_by_layer_only(tmp_path: Path) -> N
     assert loaded.settings.signature_key == Secret("from file")
     environ["TRIO_GATEWAY_SIGNATURE_KEY_FILE"] = named
     (line,) = problems(environ=environ)
-    assert line.endswith("give either the key or its file, not both")
+    assert line.endswith("give either the secret or its file, not both")
     assert "from variable" not in line
 
 
@@ -296,3 +296,39 @@ def test_no_secret_in_any_message(write: Write) -> None:
     lines = problems(file, environ)
     assert len(lines) == 4
     assert "swordfish" not in str(lines)
+
+
+def test_the_brokers_password_in_a_file(write: Write, tmp_path: Path) -> None:
+    (tmp_path / "password").write_text("swordfish\n", encoding="utf-8")
+    file = write('[mqtt]\nurl = "mqtts://me@broker"\npassword_file = "password"')
+    assert load(file).settings.mqtt.password == Secret("swordfish")
+    named = {"TRIO_GATEWAY_MQTT_PASSWORD_FILE": str(tmp_path / "password")}
+    url = {"mqtt.url": ("--mqtt", "mqtt://me@broker")}
+    assert load(environ=named, flags=url).settings.mqtt.password == Secret("swordfish")
+    plain = {"TRIO_GATEWAY_MQTT_PASSWORD": "marlin"}
+    assert load(file, environ=plain).settings.mqtt.password == Secret("marlin")
+
+
+@pytest.mark.parametrize("url", ["none", "mqtt://broker", "mqtt://me:other@broker"])
+def test_a_password_without_a_user_or_beside_another(url: str) -> None:
+    environ = {"TRIO_GATEWAY_MQTT_PASSWORD": "swordfish", "TRIO_GATEWAY_MQTT_URL": url}
+    (line,) = problems(environ=environ)
+    assert line.endswith("set url to mqtt://USER@HOST, without a password")
+    assert "swordfish" not in line
+
+
+def test_secrets_that_others_can_read_are_mentioned(write: Write, tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    key.write_text("swordfish", encoding="utf-8")
+    file = write('signature_key_file = "key"\n[mqtt]\nurl = "mqtt://me:marlin@broker"')
+    for mode, count in ((0o600, 0), (0o640, 0), (0o604, 2)):
+        key.chmod(mode)
+        file.chmod(mode)
+        cautions = load(file).cautions
+        assert len(cautions) == count
+    assert [line.partition(" ")[0] for line in sorted(cautions)] == ["mqtt.url", "signature_key"]
+    assert all("everybody on this machine can read the file" in line for line in cautions)
+    (seen,) = load(flags={"mqtt.url": ("--mqtt", "mqtt://me:marlin@broker")}).cautions
+    assert seen.startswith("mqtt.url (flag --mqtt): everybody on this machine can see it")
+    assert not load(flags={"mqtt.url": ("--mqtt", "mqtt://me@broker")}).cautions
+    assert "marlin" not in f"{seen} {cautions}"

@@ -16,10 +16,10 @@ from trio_gateway.core.fates import DownlinkStatistics, UplinkStatistics
 from trio_gateway.core.scaling import ScalingEvent, Signals
 from trio_gateway.core.window import Summary
 from trio_gateway.demo_summary import Outcome
-from trio_gateway.sessions import SessionsStatistics
 from trio_gateway.settings import (
     Address,
     AudioSettings,
+    BrokerUrl,
     MqttSettings,
     PoolSettings,
     ScalingSettings,
@@ -109,7 +109,7 @@ def test_what_is_not_as_it_should_be_fails_and_is_told(outcome: Outcome, problem
 
 def test_the_settings_stay_but_for_addresses_and_times() -> None:
     mine = Settings(
-        mqtt=MqttSettings(url="mqtt://somewhere"),
+        mqtt=MqttSettings(url=BrokerUrl.parse("mqtt://somewhere")),
         udp=UdpSettings(listen=Address("::", 8884), public_host="voice"),
         pool=PoolSettings(max_workers=5),
     )

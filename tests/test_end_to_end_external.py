@@ -11,14 +11,14 @@ from opus_reference import packets
 from wire_device import WireDevice, open_device
 
 from trio_gateway import Settings, open_gateway
-from trio_gateway.settings import Address, MqttSettings, UdpSettings
+from trio_gateway.settings import Address, BrokerUrl, MqttSettings, UdpSettings
 
 CLIENT = "GID_test@@@aa_bb_cc_00_00_01@@@uuid-1"
 
 
 def settings_for(url: str) -> Settings:
     return Settings(
-        mqtt=MqttSettings(url=url, reconnect_min=0.05, reconnect_max=0.2),
+        mqtt=MqttSettings(url=BrokerUrl.parse(url), reconnect_min=0.05, reconnect_max=0.2),
         udp=UdpSettings(listen=Address("127.0.0.1", 0)),
         grace=1.0,
     )
@@ -37,7 +37,9 @@ async def test_a_call_through_mosquitto(*, tls: bool) -> None:
         async with open_mosquitto(users={"gw": "secret"}, tls=tls) as broker:
             settings = settings_for(broker.url_for("gw", "secret"))
             if tls:
-                settings = evolve(settings, mqtt=evolve(settings.mqtt, tls_ca_file=broker.ca_file))
+                settings = evolve(
+                    settings, mqtt=evolve(settings.mqtt, broker_ca_file=broker.ca_file)
+                )
             async with open_gateway(settings) as gateway, trio.open_nursery() as nursery:
                 await nursery.start(gateway.serve)
                 await gateway.control.wait_connected()

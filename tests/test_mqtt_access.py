@@ -14,9 +14,9 @@ from paho_device import open_paho_device
 
 import trio_gateway.mqtt
 from trio_gateway.broker import open_broker
-from trio_gateway.errors import BrokerUnavailable, SettingsError
+from trio_gateway.errors import BrokerUnavailable
 from trio_gateway.mqtt import open_external_broker
-from trio_gateway.settings import Address, MqttSettings
+from trio_gateway.settings import Address, BrokerUrl, MqttSettings
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 
 def errors(logs: list[MutableMapping[str, Any]]) -> list[MutableMapping[str, Any]]:
     return [each for each in logs if each["log_level"] == "error"]
+
+
+def url_of(port: int, *, tls: bool = False) -> BrokerUrl:
+    return BrokerUrl(tls=tls, address=Address("127.0.0.1", port))
 
 
 def everybody(_client_id: str, _username: str | None, _password: bytes | None) -> None:
@@ -65,7 +69,8 @@ async def test_refused_subscriptions_are_named() -> None:
     with trio.fail_after(PATIENCE), structlog.testing.capture_logs() as logs:
         here = MqttSettings(listen=Address("127.0.0.1", 0))
         async with open_broker(here, sink=Indifferent(), authenticate=everybody) as broker:
-            settings = MqttSettings(url=f"mqtt://127.0.0.1:{broker.address[1]}")
+            assert broker.address is not None
+            settings = MqttSettings(url=url_of(broker.address[1]))
             async with open_external_broker(settings, sink=KeepingSink()) as front:
                 await front.wait_connected()
     assert {each["filter"] for each in errors(logs)} == {
@@ -82,7 +87,7 @@ async def test_tls_both_ways() -> None:
             open_mosquitto(tls=True) as broker,
             open_paho_device(broker.port, topic="devices/p2p/x", ca_file=broker.ca_file) as device,
             open_external_broker(
-                settings_for(broker, tls_ca_file=broker.ca_file), sink=sink
+                settings_for(broker, broker_ca_file=broker.ca_file), sink=sink
             ) as front,
         ):
             await front.wait_connected()
@@ -120,7 +125,7 @@ async def test_a_server_that_hangs_up_is_tried_again_without_waiting_for_its_ans
         (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
         nursery.start_soon(trio.serve_listeners, hang_up, [listener])
         settings = MqttSettings(
-            url=f"mqtt://127.0.0.1:{listener.socket.getsockname()[1]}",
+            url=url_of(listener.socket.getsockname()[1]),
             connect_timeout=60,
             reconnect_min=0.01,
         )
@@ -142,7 +147,7 @@ async def test_leaving_does_not_wait_for_a_thread_that_connects() -> None:
         (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
         port = listener.socket.getsockname()[1]
         nursery.start_soon(trio.serve_listeners, say_nothing, [listener])
-        settings = MqttSettings(url=f"mqtts://127.0.0.1:{port}", connect_timeout=60)
+        settings = MqttSettings(url=url_of(port, tls=True), connect_timeout=60)
         with trio.fail_after(PATIENCE):
             async with open_external_broker(settings, sink=KeepingSink()):
                 await accepted.wait()
@@ -157,7 +162,9 @@ async def test_a_missing_extra_is_named(library: str, monkeypatch: pytest.Monkey
         monkeypatch.delitem(sys.modules, f"trio_gateway.mqtt.{name}", raising=False)
         monkeypatch.delattr(trio_gateway.mqtt, name, raising=False)
     with pytest.raises(BrokerUnavailable, match='the extra "external"'):
-        async with open_external_broker(MqttSettings(url="mqtt://localhost"), sink=KeepingSink()):
+        async with open_external_broker(
+            MqttSettings(url=BrokerUrl.parse("mqtt://localhost")), sink=KeepingSink()
+        ):
             pass
 
 
@@ -165,9 +172,7 @@ async def test_settings_that_cannot_work_are_named(tmp_path: Path) -> None:
     with pytest.raises(BrokerUnavailable, match=r"mqtt\.url"):
         async with open_external_broker(MqttSettings(), sink=KeepingSink()):
             pass
-    missing = MqttSettings(url="mqtts://localhost", tls_ca_file=tmp_path / "missing.pem")
+    missing = MqttSettings(url=url_of(1, tls=True), broker_ca_file=tmp_path / "missing.pem")
     with pytest.raises(BrokerUnavailable, match=r"missing\.pem"):
         async with open_external_broker(missing, sink=KeepingSink()):
             pass
-    with pytest.raises(SettingsError):
-        MqttSettings(url="http://localhost")

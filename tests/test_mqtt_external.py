@@ -14,7 +14,7 @@ from mosquitto import open_mosquitto
 from paho_device import open_paho_device
 
 from trio_gateway.mqtt import open_external_broker
-from trio_gateway.settings import MqttSettings
+from trio_gateway.settings import BrokerUrl, MqttSettings
 
 if TYPE_CHECKING:
     from trio_gateway.core.control import Message
@@ -124,7 +124,7 @@ async def test_what_cannot_be_used_is_counted_and_hurts_nobody() -> None:
 
 @pytest.mark.parametrize("client_id", ["", "a/b", "#", "+", "a\0", "a\x01b", "\ud800", "a" * 300])
 async def test_an_id_that_no_topic_can_carry_is_refused(client_id: str) -> None:
-    settings = MqttSettings(url="mqtt://127.0.0.1:1")
+    settings = MqttSettings(url=BrokerUrl.parse("mqtt://127.0.0.1:1"))
     async with open_external_broker(settings, sink=KeepingSink()) as front:
         assert not front.send(client_id, b"{}")
         assert front.statistics().dropped_unaddressable == 1

@@ -62,10 +62,15 @@ def _cannot_listen(error: OSError, settings: Settings) -> str | None:
         error.errno not in _CANNOT_LISTEN or error.filename is not None
     ):
         return None
-    mqtt = f"--mqtt-listen {settings.mqtt.listen}" if settings.mqtt.url is None else ""
-    http = f"--http-listen {settings.http_listen}" if settings.http_listen else ""
-    flags = filter(None, (mqtt, f"--udp-listen {settings.udp.listen}", http))
-    return f"cannot listen: {error.strerror} ({', '.join(flags)})"
+    embedded = settings.mqtt.url is None
+    addresses = {
+        "--mqtt-listen": settings.mqtt.listen if embedded else None,
+        "--mqtt-tls-listen": settings.mqtt.tls_listen if embedded else None,
+        "--udp-listen": settings.udp.listen,
+        "--http-listen": settings.http_listen,
+    }
+    flags = ", ".join(f"{flag} {each}" for flag, each in addresses.items() if each is not None)
+    return f"cannot listen: {error.strerror} ({flags})"
 
 
 def _version(context: click.Context, _parameter: click.Parameter, wanted: bool) -> None:  # noqa: FBT001
@@ -135,11 +140,14 @@ def main(
     if ready_file is not None and not ready_file.parent.is_dir():
         raise click.UsageError(f"--ready-file {str(ready_file)!r}: no such folder")
     loaded = load(context, given)
+    import structlog  # noqa: PLC0415
     import trio  # noqa: PLC0415
 
     from trio_gateway import logs, run  # noqa: PLC0415
 
     logs.configure(loaded.settings.log)
+    for caution in loaded.cautions:
+        structlog.get_logger(__name__).warning("a secret lies open", where=caution)
     try:
         with sole_errors():
             return trio.run(run.main, loaded.settings, ready_file, record_trace)
@@ -163,6 +171,7 @@ def config(context: click.Context, /, *, markdown: bool, as_json: bool, **given:
         click.echo(views.as_markdown(flags), nl=False)
         return 0
     loaded = load(context, given)
+    _complain("\n".join(loaded.cautions), 0)
     if as_json:
         click.echo(views.as_json(loaded))
         return 0
@@ -227,15 +236,6 @@ _PROBABILITY: Final = click.FloatRange(0, 1)
 )
 @click.option("--loss", metavar="P", type=_PROBABILITY, default=0.0, help="Datagrams lost, 0 to 1.")
 @click.option(
-    "--reorder",
-    metavar="P",
-    type=_PROBABILITY,
-    default=0.0,
-    help="Datagrams that their successor overtakes, 0 to 1.",
-)
-@click.option(
-    "--jitter-ms",
-@click.option(
     "--burst",
     metavar="N",
     type=click.FloatRange(1),
@@ -248,6 +248,15 @@ _PROBABILITY: Final = click.FloatRange(0, 1)
     default=0.0,
     help="Datagrams that arrive twice, 0 to 1.",
 )
+@click.option(
+    "--reorder",
+    metavar="P",
+    type=_PROBABILITY,
+    default=0.0,
+    help="Datagrams that their successor overtakes, 0 to 1.",
+)
+@click.option(
+    "--jitter-ms",
     metavar="J",
     type=click.FloatRange(0, 10_000),
     default=0.0,
@@ -281,6 +290,8 @@ def simulate(
     /,
     *,
     loss: float,
+    burst: float | None,
+    duplicate: float,
     reorder: float,
     jitter_ms: float,
     seed: int,
@@ -290,8 +301,6 @@ def simulate(
 ) -> int:
     """Let N simulated devices talk to any gateway that echoes, and check what they hear.
 
-    burst: float | None,
-    duplicate: float,
     The exit code is 1 unless every device heard back what it said.
     """
     given_flags(context, {})
@@ -373,9 +382,9 @@ main.add_command(bench)
 
 
 def _key(file: Path) -> Secret:
-    from trio_gateway.configuration import read_key_file  # noqa: PLC0415
+    from trio_gateway.secret_files import read_secret_file  # noqa: PLC0415
 
     try:
-        return read_key_file(file)
+        return read_secret_file(file)
     except SettingsError as error:
         raise click.UsageError(f"--signature-key-file {str(file)!r}: {error}") from error

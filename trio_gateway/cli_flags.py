@@ -38,8 +38,22 @@ WORKERS: Final = Flag(
     "--workers", "MIN:MAX", "pool.min_workers, pool.max_workers", "Codec workers, fewest and most."
 )
 FLAGS: Final = (
-    Flag("--mqtt", "URL", "mqtt.url", "External MQTT broker: mqtt://USER:PASSWORD@HOST, mqtts://."),
-    Flag("--mqtt-listen", "HOST:PORT", "mqtt.listen", "Embedded MQTT endpoint; port 0 = any."),
+    Flag(
+        "--mqtt",
+        "URL",
+        "mqtt.url",
+        "External MQTT broker: mqtt://USER@HOST, mqtts:// for TLS. A password in it shows in `ps`.",
+    ),
+    Flag("--mqtt-password-file", "FILE", "mqtt.password_file", "Holds the password of that user."),
+    Flag(
+        "--mqtt-listen",
+        "HOST:PORT",
+        "mqtt.listen",
+        "Embedded MQTT endpoint; port 0 = any; none = off.",
+    ),
+    Flag("--mqtt-tls-listen", "HOST:PORT", "mqtt.tls_listen", "The same with TLS."),
+    Flag("--mqtt-tls-cert-file", "FILE", "mqtt.tls_cert_file", "Its certificate, PEM."),
+    Flag("--mqtt-tls-key-file", "FILE", "mqtt.tls_key_file", "Its private key, PEM."),
     Flag("--udp-listen", "HOST:PORT", "udp.listen", "Audio datagrams; port 0 = any."),
     Flag(
         "--public-host", "NAME", "udp.public_host", "Host that devices are told to send audio to."

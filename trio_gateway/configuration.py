@@ -28,7 +28,22 @@ from typed_settings.converters import (
 from typed_settings.types import LoadedValue, LoaderMeta
 
 from trio_gateway.errors import InvalidSetting, SettingsError
-from trio_gateway.settings import Address, Secret, Settings, sections, settings_by_path
+from trio_gateway.secret_files import (
+    SECRET_FILES,
+    FromFile,
+    FromFlag,
+    Layer,
+    cautions,
+    with_secrets_read,
+)
+from trio_gateway.settings import (
+    Address,
+    BrokerUrl,
+    Secret,
+    Settings,
+    sections,
+    settings_by_path,
+)
 from trio_gateway.settings.rules import Optional, show
 
 if TYPE_CHECKING:
@@ -38,28 +53,19 @@ if TYPE_CHECKING:
 __all__ = [
     "CONFIG_VARIABLE",
     "ENV_PREFIX",
-    "KEY_FILE",
     "Loaded",
     "load_settings",
-    "read_key_file",
     "variable_of",
 ]
 
 ENV_PREFIX: Final = "TRIO_GATEWAY_"
 CONFIG_VARIABLE: Final = "TRIO_GATEWAY_CONFIG"
 
-KEY_FILE: Final = "signature_key_file"
-"""Accepted in each layer beside `signature_key`: a file that holds the key, so that the key itself
-need not stand in a file that is under version control, or in a process listing."""
-
 # Kubernetes tells every pod of a namespace about a service called trio-gateway in variables like
 # TRIO_GATEWAY_SERVICE_HOST and TRIO_GATEWAY_PORT_1883_TCP_ADDR: our own pods included.
 _NOT_OURS: Final = re.compile(
     CONFIG_VARIABLE + r"|TRIO_GATEWAY_(SERVICE_(HOST|PORT)(_.*)?|PORT(_\d+_(TCP|UDP).*)?)"
 )
-
-Layer = dict[str, LoadedValue]
-"""Dotted path -> a raw value with its source; typed-settings' MergedSettings has this shape."""
 
 
 @frozen
@@ -69,10 +75,12 @@ class Loaded:
     Attributes:
         settings: The checked tree.
         sources: Dotted path -> source, in words ("flag --workers"); "default" where nobody spoke.
+        cautions: Secrets that others on this machine can read; a line for each.
     """
 
     settings: Settings
     sources: Mapping[str, str]
+    cautions: tuple[str, ...] = ()
 
 
 def variable_of(path: str) -> str:
@@ -105,18 +113,21 @@ def load_settings(
         _layer(defaults or {}),
         _file_layer(config, environ, problems),
         _environment_layer(environ, problems),
-        _layer({path: (f"flag {flag}", text) for path, (flag, text) in (flags or {}).items()}),
+        {
+            path: LoadedValue(text, FromFlag(f"flag {flag}"))
+            for path, (flag, text) in (flags or {}).items()
+        },
     )
     merged: Layer = {}
     for layer in layers:
-        merged |= _with_key_file(layer, problems)
+        merged |= with_secrets_read(layer, problems)
     sources = dict.fromkeys(settings_by_path(), "default")
     sources |= {path: loaded.loader_meta.name for path, loaded in merged.items()}
     values = _converted(merged, problems)
     settings = _build(values, merged.keys() - values.keys(), sources, problems)
     if problems:
         raise SettingsError("\n".join(problems))
-    return Loaded(settings, sources)
+    return Loaded(settings, sources, tuple(cautions(merged)))
 
 
 def _layer(values: Mapping[str, tuple[str, object]]) -> Layer:
@@ -158,11 +169,11 @@ def _flattened(table: Mapping[str, Any], file: Path, problems: list[str]) -> Lay
             entries |= {f"{key}.{name}": inner for name, inner in value.items()}
         else:
             problems.append(f"{key} ({file}): holds settings: write [{key}] and a line for each")
-    known = {*settings_by_path(), KEY_FILE}
+    known = {*settings_by_path(), *SECRET_FILES}
     layer: Layer = {}
     for path, value in entries.items():
         if path in known:
-            meta = LoaderMeta(f"{file}, key {path}", base_dir=file.parent.absolute())
+            meta = FromFile(f"{file}, key {path}", base_dir=file.parent.absolute(), file=file)
             layer[path] = LoadedValue(value, meta)
         else:
             problems.append(f"{path!r} ({file}): no such setting{_suggestion(path, known)}")
@@ -178,7 +189,7 @@ def _suggestion(name: str, known: set[str]) -> str:
 
 
 def _environment_layer(environ: Mapping[str, str], problems: list[str]) -> Layer:
-    paths = {variable_of(path): path for path in (*settings_by_path(), KEY_FILE)}
+    paths = {variable_of(path): path for path in (*settings_by_path(), *SECRET_FILES)}
     found: dict[str, tuple[str, object]] = {}
     for name, text in environ.items():
         if name in paths:
@@ -187,44 +198,6 @@ def _environment_layer(environ: Mapping[str, str], problems: list[str]) -> Layer
             near = _suggestion(name, {*paths, CONFIG_VARIABLE})
             problems.append(f"{name!r} (environment): no such variable{near}")
     return _layer(found)
-
-
-# -------------------------------------------------------------------------- the signature key
-
-
-def read_key_file(path: Path) -> Secret:
-    """Return the key that a file holds; white space around it is not part of it.
-
-    Raises:
-        SettingsError: There is none; the text says why, without the path.
-    """
-    try:
-        return Secret(path.read_text(encoding="utf-8").strip())
-    except OSError as error:
-        raise SettingsError(error.strerror or str(error)) from error
-    except ValueError as error:  # bad UTF-8; a NUL in the path
-        raise SettingsError("must be the path of a UTF-8 text file") from error
-
-
-def _with_key_file(layer: Layer, problems: list[str]) -> Layer:
-    """Replace `signature_key_file` in a layer by the key that the file holds."""
-    if KEY_FILE not in layer:
-        return layer
-    named, meta = layer[KEY_FILE]
-    rest = {path: loaded for path, loaded in layer.items() if path != KEY_FILE}
-    where = f"{KEY_FILE} = {named!r} ({meta.name})"
-    if "signature_key" in rest:
-        problems.append(f"{where}: give either the key or its file, not both")
-    elif not isinstance(named, str):
-        problems.append(f"{where}: must be the path of a UTF-8 text file")
-    else:
-        try:
-            key = read_key_file(meta.base_dir / named)
-        except SettingsError as error:
-            problems.append(f"{where}: {error}")
-        else:
-            rest["signature_key"] = LoadedValue(key, LoaderMeta(f"file {named!r}, {meta.name}"))
-    return rest
 
 
 # --------------------------------------------------------------------------------- conversion
@@ -265,6 +238,7 @@ def _converter() -> Any:
         float: lambda value, _: value if isinstance(value, bool) else float(value),
         str: lambda value, _: value,
         Address: lambda value, _: Address.parse(value),
+        BrokerUrl: lambda value, _: BrokerUrl.parse(value),
         Secret: lambda value, _: Secret(value) if isinstance(value, str) else value,
     }
     for kind, hook in hooks.items():

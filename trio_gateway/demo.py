@@ -134,7 +134,7 @@ def _demo_settings(settings: Settings) -> Settings:
         settings,
         backend="echo",
         signature_key=settings.signature_key or Secret(secrets.token_urlsafe()),
-        mqtt=evolve(settings.mqtt, url=None, listen=here),
+        mqtt=evolve(settings.mqtt, url=None, password=None, listen=here, tls_listen=None),
         udp=evolve(settings.udp, listen=here, public_host=None, public_port=None),
         scaling=evolve(settings.scaling, **SHORTENED),
         metrics=evolve(settings.metrics, interval=SAMPLES, window=SHORTENED["window"]),

@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trio_gateway.configuration import CONFIG_VARIABLE, KEY_FILE, variable_of
+from trio_gateway.configuration import CONFIG_VARIABLE, variable_of
+from trio_gateway.secret_files import SECRET_FILES
 from trio_gateway.settings import Address, Settings, sections, settings_by_path
 from trio_gateway.settings.rules import show
 
@@ -104,6 +105,10 @@ _TABLE_HEAD = (
     "|---|---|---|---|---|",
 )
 
+_INSTEAD = "; ".join(
+    f"`{file}` may be given instead of `{secret}`" for file, secret in SECRET_FILES.items()
+)
+
 _INTRODUCTION = f"""# Settings
 
 Made by `python -m trio_gateway config --markdown > docs/settings.md`; a test keeps it current.
@@ -118,7 +123,7 @@ A value comes from, each outweighing the ones before:
 ```toml
 # gateway.toml: all of it is optional
 grace = 5.0
-{KEY_FILE} = "device.key"  # relative paths start from this file's folder
+signature_key_file = "device.key"  # relative paths start from this file's folder
 
 [udp]
 listen = "0.0.0.0:8884"
@@ -131,9 +136,10 @@ max_workers = 4
 - `python -m trio_gateway config` prints what is in force and where each value came from.
 - The word `none` stands for "no value" wherever the table allows none. A list in a variable is
   separated by commas.
-- `{KEY_FILE}` may be given instead of `signature_key` in a file, variable or flag.
+- {_INSTEAD}.
 - A secret in a flag can be seen by everyone who can list processes: give the broker's password in
-  a file or in `{variable_of("mqtt.url")}`.
+  a file or in `{variable_of("mqtt.password")}`. A file that everybody on the machine may read is
+  used, with a warning.
 - A wrong value, an unknown key and an unknown `TRIO_GATEWAY_` variable are errors: one line each,
   exit code 2.
 

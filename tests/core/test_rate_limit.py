@@ -52,6 +52,18 @@ def test_keys_do_not_share() -> None:
     assert limits.take("b", 0.0)
 
 
+def test_asking_takes_nothing_and_remembers_nobody() -> None:
+    limits = RateLimits(rate=2, burst=2)
+    assert limits.has("a", 0.0)
+    assert not limits.has("a", 0.0, 3)
+    assert len(limits) == 0
+    assert limits.take("a", 0.0, 2)
+    assert not limits.has("a", 0.4)
+    assert limits.has("a", 0.5)
+    assert not limits.has("a", 0.5, 2)
+    assert limits.take("a", 0.5)
+
+
 def test_the_key_that_asked_last_is_kept_and_memory_is_bounded() -> None:
     limits = RateLimits(rate=1, burst=1, max_keys=3)
     for key in range(3):

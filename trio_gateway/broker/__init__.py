@@ -1,8 +1,9 @@
 """The embedded MQTT endpoint: devices connect to the gateway itself.
 
-From the outside in: `endpoint` (who is there, and what becomes of what they say), `admission` and
-`access` (who is let in, who may do what), `exchange` and `retained` (messages between clients),
-`connection` and `outbox` (one peer).
+From the outside in: `endpoint` and `intake` (who comes, how many), `admission`, `register` and
+`access` (who is let in, who is here, who may do what), `requests` (what they say), `exchange` and
+`retained` (messages between clients), `connection`, `throttle` and `outbox` (one peer). `tls` and
+`certificate` stand before all that for those who come to the other port.
 """
 
 from __future__ import annotations

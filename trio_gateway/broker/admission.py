@@ -1,27 +1,45 @@
-"""Who is let in: the decision about a peer, made on its CONNECT alone."""
+"""Who is let in: the decision about a peer, made on its CONNECT alone.
+
+Rule 1: a failed login costs the address that it came from, and never the id that was named: nobody
+        can lock a device out by naming it.
+Rule 2: a login that succeeds costs the id, so two devices with one id throw each other out at a
+        bounded rate; the connection that is there stays meanwhile.
+Rule 3: from an address that failed too often nobody is asked for a password, except for ids that
+        have proved themselves from there: behind one address (NAT) there are good devices, too.
+"""
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from math import inf
 from typing import TYPE_CHECKING, TypeAlias
 
+import trio
 from attrs import define
 
 from trio_gateway.broker.access import Access, is_allowed_id
 from trio_gateway.core.mqtt_packet import Connect, Packet, Will
-from trio_gateway.core.mqtt_types import BAD_IDENTIFIER, NOT_AUTHORIZED
+from trio_gateway.core.mqtt_types import BAD_IDENTIFIER, NOT_AUTHORIZED, UNAVAILABLE
+from trio_gateway.core.rate_limit import RateLimits
 from trio_gateway.errors import BadMessage, BadPacket
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from trio_gateway.broker.connection import Connection
+    from trio_gateway.broker.register import Register
     from trio_gateway.settings import MqttSettings
 
-__all__ = ["Authenticate", "Client", "Refused", "admit_untrusted"]
+__all__ = ["Admission", "Authenticate", "Client", "Refused"]
 
 Authenticate: TypeAlias = "Callable[[str, str | None, bytes | None], None]"
-"""Given client id, user name and password; raises BadMessage if they do not prove the id."""
+"""Given client id, user name and password; raises BadMessage if they do not prove the id.
+
+Together they have at most `max_connect_bytes`, and the id at most 256 characters.
+"""
+
+PROVEN_IDS = 4096
+"""Remembered, with their addresses, for Rule 3. A guess: four times `max_clients`; 2 MB."""
 
 
 class Refused(Exception):  # noqa: N818  an outcome, not an error
@@ -52,29 +70,70 @@ class Client:
     patience: float
 
 
-def admit_untrusted(
-    connect: Packet, connection: Connection, settings: MqttSettings, authenticate: Authenticate
-) -> Client:
-    """Return the client that `connect`, the first packet of `connection`, proves the peer to be.
+class Admission:
+    """Decides, and remembers only what the three rules need, for so many addresses and ids.
 
-    Raises:
-        BadPacket: "not_connect": it is another packet (MQTT-3.1.0-1).
-        Refused: The id cannot be used, or `authenticate` does not believe it.
+    Args:
+        settings: The limits.
+        authenticate: Asked about each CONNECT that is heard.
+        clients: Those who are here.
     """
-    if not isinstance(connect, Connect):
-        raise BadPacket("not_connect", type(connect).__name__)
-    if not is_allowed_id(connect.client_id):
-        raise Refused(BAD_IDENTIFIER, "client_id")
-    try:
-        authenticate(connect.client_id, connect.username, connect.password)
-    except BadMessage as error:
-        raise Refused(NOT_AUTHORIZED, error.reason) from error
-    # 0 is no keepalive at all. MQTT 3.1.1, 3.1.2.10, lets a server be less patient than asked.
-    keepalive = min(connect.keepalive or inf, settings.max_keepalive)
-    return Client(
-        client_id=connect.client_id,
-        connection=connection,
-        access=Access.of(connect.client_id, settings.publish_topics),
-        will=connect.will,
-        patience=keepalive * settings.keepalive_factor,
-    )
+
+    def __init__(
+        self, settings: MqttSettings, authenticate: Authenticate, clients: Register
+    ) -> None:
+        self._settings = settings
+        self._authenticate = authenticate
+        self._clients = clients
+        self._failures = RateLimits(settings.failed_login_rate, settings.failed_login_burst)
+        self._logins = RateLimits(settings.login_rate_per_client, settings.login_burst_per_client)
+        self._proven: OrderedDict[tuple[str, str], None] = OrderedDict()
+
+    def admit_untrusted(self, connect: Packet, connection: Connection) -> Client:
+        """Return the client that the first packet of `connection` proves the peer to be.
+
+        Raises:
+            BadPacket: "not_connect": it is another packet (MQTT-3.1.0-1).
+            Refused: The id cannot be used, `authenticate` does not believe it, or a limit is
+                reached.
+        """
+        if not isinstance(connect, Connect):
+            raise BadPacket("not_connect", type(connect).__name__)
+        address, client_id = connection.peer.address, connect.client_id
+        self._prove_untrusted(connect, address)
+        if not self._logins.take(client_id, trio.current_time()):
+            raise Refused(UNAVAILABLE, "login_rate_per_client")
+        if (limit := self._clients.lack_of_room(client_id, address)) is not None:
+            raise Refused(UNAVAILABLE, limit)
+        # 0 is no keepalive at all. MQTT 3.1.1, 3.1.2.10, lets a server be less patient than asked.
+        keepalive = min(connect.keepalive or inf, self._settings.max_keepalive)
+        return Client(
+            client_id=client_id,
+            connection=connection,
+            access=Access.of(client_id, self._settings.publish_topics),
+            will=connect.will,
+            patience=keepalive * self._settings.keepalive_factor,
+        )
+
+    def _prove_untrusted(self, connect: Connect, address: str) -> None:
+        now = trio.current_time()
+        who = (address, connect.client_id)
+        if who not in self._proven and not self._failures.has(address, now):
+            raise Refused(UNAVAILABLE, "failed_login_rate")
+        try:
+            self._check_untrusted(connect)
+        except Refused:
+            self._failures.take(address, now)
+            raise
+        self._proven[who] = None
+        self._proven.move_to_end(who)
+        if len(self._proven) > PROVEN_IDS:
+            self._proven.popitem(last=False)
+
+    def _check_untrusted(self, connect: Connect) -> None:
+        if not is_allowed_id(connect.client_id):
+            raise Refused(BAD_IDENTIFIER, "client_id")
+        try:
+            self._authenticate(connect.client_id, connect.username, connect.password)
+        except BadMessage as error:
+            raise Refused(NOT_AUTHORIZED, error.reason) from error

@@ -6,11 +6,12 @@ Rule 2: `end` stops reading, and what is in the outbox still goes out, for `CLOS
 Rule 3: no peer holds the event loop longer than `TURN` seconds and one packet at a time (measured:
         12 ms for the worst one, a SUBSCRIBE of 64 KiB with 16,000 filters).
 Rule 4: only whole packets keep a connection alive. One byte a minute is silence.
+Rule 5: a stranger is held to one packet of `max_connect_bytes`; a client to its throttle. Time that
+        a client is kept waiting is not its silence.
 """
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import structlog
@@ -22,6 +23,9 @@ from trio_gateway.core.mqtt_packet import Packet, Parser
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from trio_gateway.broker.complaints import Complaints
+    from trio_gateway.broker.peer import Peer
+    from trio_gateway.broker.throttle import Throttle, Unit
     from trio_gateway.settings import MqttSettings
 
 __all__ = ["Connection"]
@@ -34,6 +38,9 @@ READ_BYTES = 16 * 1024
 TURN = 0.001
 """Seconds. A guess: a sixtieth of an audio frame."""
 
+SEND_BYTES = 16 * 1024
+"""Given to a socket at once: what `send_timeout` is for."""
+
 CLOSE_TIMEOUT = 1.0
 """Seconds. A guess: a few round trips of a bad mobile network."""
 
@@ -43,20 +50,32 @@ class Connection:
 
     Args:
         stream: Where the peer is.
+        peer: Who that is.
         settings: The limits.
+        complaints: Where crashes are told.
 
     Attributes:
-        peer: Where from, for the log.
+        peer: Who is at the other end.
         ending: Why it ends; None while it does not. "eof", "reset", "connect_timeout", "keepalive",
             "slow_reader", or what `end` was told.
     """
 
-    def __init__(self, stream: trio.abc.Stream, settings: MqttSettings) -> None:
-        self.peer = _peer_of(stream)
+    def __init__(
+        self,
+        stream: trio.abc.Stream,
+        peer: Peer,
+        settings: MqttSettings,
+        complaints: Complaints,
+    ) -> None:
+        self.peer = peer
         self.ending: str | None = None
         self._stream = stream
-        self._parser = Parser(settings.max_packet_bytes)
+        self._settings = settings
+        self._complaints = complaints
+        self._parser = Parser(settings.max_connect_bytes)
+        self._throttle: Throttle | None = None
         self._outbox = Outbox(settings.max_outbox_bytes)
+        self._sending: trio.Nursery | None = None  # where that will be done; None when it is begun
         self._alive = trio.CancelScope()
         self._receiving = trio.CancelScope()
         self._patience = settings.connect_timeout
@@ -71,8 +90,7 @@ class Connection:
         `converse` raises nothing but Cancelled.
         """
         with self._alive:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._empty_outbox)
+            async with trio.open_nursery() as self._sending:
                 await converse()
                 self._outbox.close()
                 self._alive.deadline = trio.current_time() + CLOSE_TIMEOUT
@@ -86,10 +104,13 @@ class Connection:
         await self.yield_turn()
         while self.ending is None:
             packet = self._parser.next_packet_untrusted()
-            if packet is not None:
-                self._heard = True
+            if packet is None:
+                await self._receive()
+                continue
+            self._heard = True
+            await self.pay("messages", 1)
+            if self.ending is None:
                 return packet
-            await self._receive()
         return None
 
     async def yield_turn(self) -> None:
@@ -98,10 +119,26 @@ class Connection:
             await trio.lowlevel.checkpoint()
             self._turn_ends = trio.current_time() + TURN
 
-    def keep_alive(self, patience: float) -> None:
-        """From the next packet on, end with "keepalive" after `patience` seconds without one."""
+    async def pay(self, unit: Unit, cost: int) -> None:
+        """Wait until the client may say so much, or until the connection ends."""
+        if self.ending is not None or self._throttle is None or self._throttle.take(unit, cost):
+            return
+        began = trio.current_time()
+        with trio.CancelScope() as self._receiving:
+            await self._throttle.wait(unit, cost)
+        self._patience_ends += trio.current_time() - began
+
+    def welcome(self, patience: float, throttle: Throttle) -> None:
+        """From the next packet on it is a client's, who has proved who it is.
+
+        Args:
+            patience: After so many seconds without a packet it ends with "keepalive".
+            throttle: How fast it may talk.
+        """
         self._patience = patience
         self._impatience = "keepalive"
+        self._throttle = throttle
+        self._parser.max_packet_bytes = self._settings.max_packet_bytes
 
     def send(self, packet: bytes) -> bool:
         """Queue what is meant for this peer alone. False: the connection ends, perhaps by this.
@@ -109,8 +146,11 @@ class Connection:
         Nothing of it may get lost: a device that missed a `tts stop` is in a state nobody knows.
         So a peer that leaves no room, because it does not read, must begin a new connection.
         """
-        if self.ending is None and not self._outbox.put(packet):
-            self.abort("slow_reader")
+        if self.ending is None:
+            if self._outbox.put(packet):
+                self._see_to_sending()
+            else:
+                self.abort("slow_reader")
         return self.ending is None
 
     def offer(self, packet: bytes) -> bool:
@@ -118,7 +158,10 @@ class Connection:
 
         Disconnecting here would let any publisher throw out any subscriber.
         """
-        return self.ending is None and self._outbox.offer(packet)
+        if self.ending is not None or not self._outbox.offer(packet):
+            return False
+        self._see_to_sending()
+        return True
 
     def end(self, reason: str) -> None:
         """Read no more, send what is queued. Without effect if it is ending already."""
@@ -137,7 +180,9 @@ class Connection:
             self._heard = False
             self._patience_ends = now + self._patience
         data = None
-        with trio.CancelScope(deadline=self._patience_ends) as self._receiving:
+        # One look at least: after a stall, what we call late may have been here for long.
+        deadline = max(self._patience_ends, now + TURN)
+        with trio.CancelScope(deadline=deadline) as self._receiving:
             try:
                 data = await self._stream.receive_some(READ_BYTES)
             except (trio.BrokenResourceError, trio.ClosedResourceError):
@@ -145,24 +190,36 @@ class Connection:
         self._turn_ends = trio.current_time() + TURN
         if data:
             self._parser.receive_bytes(data)
+            await self.pay("bytes", len(data))
         else:
             self.end(self._impatience if data is None else "eof")
+
+    def _see_to_sending(self) -> None:
+        # Not before there is something: a silent stranger costs one task and not two.
+        if self._sending is not None:
+            self._sending.start_soon(self._empty_outbox)
+            self._sending = None
 
     async def _empty_outbox(self) -> None:
         try:
             while packets := await self._outbox.take():
-                await self._stream.send_all(packets)
+                for start in range(0, len(packets), SEND_BYTES):
+                    if not await self._send(memoryview(packets)[start : start + SEND_BYTES]):
+                        self.abort("slow_reader")
+                        return
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             self.abort("reset")
-        except Exception:
-            log.exception("mqtt connection crashed", peer=self.peer)
+        except Exception as error:  # noqa: BLE001  it is told
+            self._complaints.say(
+                log.exception,
+                "mqtt connection crashed",
+                type(error).__name__,
+                peer=self.peer.name,
+            )
             self.abort("crashed")
 
-
-def _peer_of(stream: trio.abc.Stream) -> str:
-    """Return "host:port" of a socket's other end; what has no address is named by its kind."""
-    if isinstance(stream, trio.SocketStream):
-        with suppress(OSError):  # gone already
-            host, port = stream.socket.getpeername()[:2]
-            return f"{host}:{port}"
-    return type(stream).__name__
+    async def _send(self, data: memoryview) -> bool:
+        """Return whether the peer took it in time."""
+        with trio.move_on_after(self._settings.send_timeout) as scope:
+            await self._stream.send_all(data)
+        return not scope.cancelled_caught

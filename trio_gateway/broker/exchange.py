@@ -45,18 +45,22 @@ class Exchange:
         """Filters held now, by all."""
         return sum(map(len, self._filters.values()))
 
-    def publish(self, topic: str, payload: bytes, *, retain: bool) -> None:
-        """Pass a message on to everybody who has a filter for it: once each, whatever overlaps."""
+    def publish(self, topic: str, payload: bytes, *, retain: bool) -> int:
+        """Pass a message on to everybody who has a filter for it: once each, whatever overlaps.
+
+        Returns:
+            How many those are.
+        """
         self._counters.published += 1
         if retain and not self.retained.keep(topic, payload):
             self._counters.dropped["retained_full"] += 1
         subscribers = self._tree.match(topic)
-        if not subscribers:
-            return
-        packet = encode(Publish(topic, payload))
-        for subscriber in subscribers:
-            if not subscriber.offer(packet):
-                self._counters.dropped["slow_reader"] += 1
+        if subscribers:
+            packet = encode(Publish(topic, payload))
+            for subscriber in subscribers:
+                if not subscriber.offer(packet):
+                    self._counters.dropped["slow_reader"] += 1
+        return len(subscribers)
 
     def subscribe(self, subscriber: Subscriber, topic_filter: str) -> bool:
         """Grant a filter. False: the subscriber holds as many as one may."""

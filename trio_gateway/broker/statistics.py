@@ -1,6 +1,6 @@
 """What the embedded endpoint counts.
 
-Every key comes from our own code, never from a peer, so the counters are bounded.
+Every key comes from our own code or from OpenSSL's, never from a peer, so the counters are bounded.
 """
 
 from __future__ import annotations
@@ -21,19 +21,25 @@ class BrokerStatistics:
     """State now, and counts since the start. Mappings have a reason for a key.
 
     Attributes:
-        connections: Open now, with those that have not said who they are.
-        clients: Of these, authenticated.
+        connections: Open now.
+        pending: Of these, the ones that are no client's: not yet, or no more.
+        clients: Authenticated, each with one connection.
         subscriptions: Filters that clients hold now.
         retained: Messages kept now.
         retained_bytes: What they take.
         accepted: Connections served.
         connected: Clients authenticated.
-        turned_away: Connections closed at once, because too many were open.
-        refused: CONNECTs answered with a code other than 0.
-        closed: Connections ended, by what ended them.
+        turned_away: Connections closed at once ("connect_rate_per_address").
+        handshakes_failed: Of the accepted ones, those that never got TLS to work; the reasons are
+            OpenSSL's, in its own words, and "eof", "reset" and "unfinished".
+        refused: CONNECTs answered with a code other than 0; a limit has the name of its setting.
+        closed: Connections ended, by what ended them; "crowded_out" by `max_pending` or
+            `max_pending_per_address`.
         bad_packets: Connections ended because MQTT was broken.
         bad_messages: Messages on control topics that were dropped because they are not what the
             protocol asks for.
+        throttled: How often a client had to wait, having said too much ("messages", "bytes").
+        throttled_seconds: How long, all together.
         delivered: Messages given to the sink.
         published: Messages from clients for other clients, wills included.
         denied: Messages and filters that the client has no right to ("publish", "subscribe").
@@ -44,17 +50,21 @@ class BrokerStatistics:
     """
 
     connections: int
+    pending: int
     clients: int
     subscriptions: int
     retained: int
     retained_bytes: int
     accepted: int
     connected: int
-    turned_away: int
+    turned_away: Mapping[str, int]
+    handshakes_failed: Mapping[str, int]
     refused: Mapping[str, int]
     closed: Mapping[str, int]
     bad_packets: Mapping[str, int]
     bad_messages: Mapping[str, int]
+    throttled: Mapping[str, int]
+    throttled_seconds: float
     delivered: int
     published: int
     denied: Mapping[str, int]
@@ -69,11 +79,14 @@ class Counters:
 
     accepted: int = 0
     connected: int = 0
-    turned_away: int = 0
+    turned_away: Counter[str] = field(factory=Counter)
+    handshakes_failed: Counter[str] = field(factory=Counter)
     refused: Counter[str] = field(factory=Counter)
     closed: Counter[str] = field(factory=Counter)
     bad_packets: Counter[str] = field(factory=Counter)
     bad_messages: Counter[str] = field(factory=Counter)
+    throttled: Counter[str] = field(factory=Counter)
+    throttled_seconds: float = 0.0
     delivered: int = 0
     published: int = 0
     denied: Counter[str] = field(factory=Counter)

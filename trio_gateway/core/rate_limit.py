@@ -80,8 +80,8 @@ class RateLimits:
     def __len__(self) -> int:
         return len(self._buckets)
 
-    def take(self, key: Hashable, now: float, cost: float = 1.0) -> bool:
-        """Take `cost` tokens of `key` if they are there."""
+    def bucket(self, key: Hashable) -> TokenBucket:
+        """Return the bucket of `key`. It goes on being that until the key is forgotten."""
         bucket = self._buckets.get(key)
         if bucket is None:
             bucket = self._buckets[key] = TokenBucket(self.rate, self.burst)
@@ -89,7 +89,16 @@ class RateLimits:
                 self._buckets.popitem(last=False)
         else:
             self._buckets.move_to_end(key)
-        return bucket.take(now, cost)
+        return bucket
+
+    def take(self, key: Hashable, now: float, cost: float = 1.0) -> bool:
+        """Take `cost` tokens of `key` if they are there."""
+        return self.bucket(key).take(now, cost)
+
+    def has(self, key: Hashable, now: float, cost: float = 1.0) -> bool:
+        """Whether `take` would succeed. Takes nothing, and remembers no key for having asked."""
+        bucket = self._buckets.get(key)
+        return cost <= self.burst if bucket is None else bucket.ready_at(cost) <= now
 
 
 def network_of(host: str) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 
 import trio
-from attrs import define
+from attrs import define, field
 
 __all__ = ["Outbox", "Outgoing"]
 
@@ -31,7 +31,7 @@ class Outgoing:
     """
 
     topic: str
-    payload: bytes
+    payload: bytes = field(repr=False)  # a hello's answer holds the session's key
     queued_at: float
     handed: bool = False
     sent: bool = False

@@ -6,6 +6,7 @@ import ssl
 from typing import TYPE_CHECKING
 
 from trio_gateway.errors import BrokerUnavailable
+from trio_gateway.settings.files import refuse_password
 
 if TYPE_CHECKING:
     from trio_gateway.settings import MqttSettings
@@ -20,11 +21,13 @@ def tls_context(settings: MqttSettings) -> ssl.SSLContext:
         BrokerUnavailable: A file cannot be read or used; the text names it.
     """
     try:
-        context = ssl.create_default_context(cafile=settings.tls_ca_file)
-        if settings.tls_cert_file is not None:
-            context.load_cert_chain(settings.tls_cert_file, settings.tls_key_file)
-    except OSError as error:  # ssl.SSLError is one
-        files = (settings.tls_ca_file, settings.tls_cert_file, settings.tls_key_file)
+        context = ssl.create_default_context(cafile=settings.broker_ca_file)
+        if settings.broker_cert_file is not None:
+            context.load_cert_chain(
+                settings.broker_cert_file, settings.broker_key_file, password=refuse_password
+            )
+    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+        files = (settings.broker_ca_file, settings.broker_cert_file, settings.broker_key_file)
         shown = ", ".join(str(each) for each in files if each is not None)
         raise BrokerUnavailable(f"cannot use the TLS files {shown}: {error}") from error
     context.sslsocket_class = _TidySocket

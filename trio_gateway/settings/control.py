@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from attrs import frozen
+from attrs import fields_dict, frozen
 
-from trio_gateway.errors import SettingsError
+from trio_gateway.settings.limits import MqttLimits
 from trio_gateway.settings.rules import (
     COUNT,
     DURATION,
@@ -22,7 +22,17 @@ from trio_gateway.settings.rules import (
     require,
     setting,
 )
-from trio_gateway.settings.values import ADDRESS_WORDS, Address, BrokerUrl, mask_url
+from trio_gateway.settings.values import (
+    ADDRESS_WORDS,
+    MASK,
+    Address,
+    BrokerUrl,
+    Secret,
+    mask_url,
+)
+
+if TYPE_CHECKING:
+    from attrs import Attribute
 
 __all__ = ["MqttSettings"]
 
@@ -30,39 +40,69 @@ KIB = 1024
 _FILE = Optional(Instance(Path, "the path of a file"))
 
 
-def _is_broker_url(text: str) -> bool:
-    try:
-        BrokerUrl.parse(text)
-    except SettingsError:
-        return False
-    return True
-
-
 def _is_topic(text: str) -> bool:
     """A name that can be published to (MQTT 3.1.1, 4.7.1: no wildcards; 4.7.3: no NUL)."""
     return not set(text) & set("+#\0") and text.count("{client_id}") <= 1
 
 
-@frozen
-class MqttSettings:
+def _own_first(_: type, fields: list[Attribute[Any]]) -> list[Attribute[Any]]:
+    """Order the fields as they are best read; attrs puts inherited ones first."""
+    return sorted(fields, key=lambda each: each.name in fields_dict(MqttLimits))
+
+
+@frozen(field_transformer=_own_first)
+class MqttSettings(MqttLimits):
     """The control plane: an embedded endpoint, or a broker that exists already."""
 
     SECTION: ClassVar[str] = "mqtt"
 
-    url: str | None = setting(
+    url: BrokerUrl | None = setting(
         None,
-        Optional(Text("mqtt://[USER:PASSWORD@]HOST[:PORT], or mqtts:// for TLS", _is_broker_url)),
+        Optional(Instance(BrokerUrl, "mqtt://[USER[:PASSWORD]@]HOST[:PORT], or mqtts:// for TLS")),
         unit="",
         help="External broker to use instead of the embedded endpoint.",
         why="none: `trio-gateway` works without a broker.",
         mask=mask_url,
     )
-    listen: Address = setting(
-        Address("127.0.0.1", 1883),
-        Instance(Address, ADDRESS_WORDS),
+    password: Secret | None = setting(
+        None,
+        Optional(Instance(Secret, "a secret")),
         unit="",
-        help="Where the embedded endpoint listens. Not used with an external broker.",
+        help="Of the user that `url` names, if not in `url`. In a file, variable or flag "
+        "`password_file` may name a file that holds it.",
+        why="none: nothing secret can have a default.",
+        mask=lambda _: MASK,
+    )
+    listen: Address | None = setting(
+        Address("127.0.0.1", 1883),
+        Optional(Instance(Address, ADDRESS_WORDS)),
+        unit="",
+        help="Where the embedded endpoint listens without TLS. none = nowhere. Not used with an "
+        "external broker.",
         why="Loopback until somebody decides otherwise; 1883 is MQTT's registered port.",
+    )
+    tls_listen: Address | None = setting(
+        None,
+        Optional(Instance(Address, ADDRESS_WORDS)),
+        unit="",
+        help="Where it listens with TLS; needs `tls_cert_file`. The firmware speaks TLS when it is "
+        "sent to port 8883.",
+        why="none: a certificate has no default.",
+    )
+    tls_cert_file: Path | None = setting(
+        None,
+        _FILE,
+        unit="",
+        help="Certificate of `tls_listen`, PEM, followed by those that vouch for it. It and its "
+        "key are read again when they change on disk; connections that are open go on.",
+        why="none: `tls_listen` is off.",
+    )
+    tls_key_file: Path | None = setting(
+        None,
+        _FILE,
+        unit="",
+        help="Private key of `tls_cert_file`, PEM, not encrypted. none = in the same file.",
+        why="none: as Python's load_cert_chain has it.",
     )
     max_packet_bytes: int = setting(
         64 * KIB,
@@ -75,9 +115,10 @@ class MqttSettings:
     max_clients: int = setting(
         1024,
         COUNT,
-        unit="connections",
-        help="Connections that the embedded endpoint holds at once; more are refused.",
-        why="Guess: 1,000 sessions and a few that reconnect. 1,000 idle ones cost 13 MB.",
+        unit="clients",
+        help="Authenticated at once in the embedded endpoint; CONNECT from one more is refused.",
+        why="Guess: 1,000 sessions and a few that reconnect. 1,000 idle ones cost 16 MB, and with "
+        "TLS 37 MB.",
     )
     max_outbox_bytes: int = setting(
         256 * KIB,
@@ -170,8 +211,8 @@ class MqttSettings:
         4096 * KIB,
         COUNT,
         unit="bytes",
-        help="Messages to devices that wait while the external broker is away; beyond it the "
-        "oldest are dropped, counted.",
+        help="Messages to devices that wait while the external broker is away; beyond it new ones "
+        "are dropped, counted.",
         why="Guess: 4 KiB for each of 1,000 devices. They share it, as they share the connection.",
     )
     away_age: float = setting(
@@ -181,29 +222,31 @@ class MqttSettings:
         help="Such a message is dropped when it is older than this.",
         why="A device gives up on an answer after 10 s; two of them are left for the way there.",
     )
-    tls_ca_file: Path | None = setting(
+    broker_ca_file: Path | None = setting(
         None,
         _FILE,
         unit="",
-        help="Certificates to trust for mqtts://, PEM. none = those of the system.",
+        help="Certificates to trust for mqtts://, PEM. none = those of the system. These three "
+        "files are read at each connection.",
         why="none: a broker with a public certificate needs nothing.",
     )
-    tls_cert_file: Path | None = setting(
+    broker_cert_file: Path | None = setting(
         None,
         _FILE,
         unit="",
         help="Our own certificate for mqtts://, PEM, if the broker asks for one.",
         why="none: few brokers do.",
     )
-    tls_key_file: Path | None = setting(
+    broker_key_file: Path | None = setting(
         None,
         _FILE,
         unit="",
-        help="Private key of `tls_cert_file`, PEM. none = in the same file.",
+        help="Private key of `broker_cert_file`, PEM, not encrypted. none = in the same file.",
         why="none: as Python's load_cert_chain has it.",
     )
 
     def __attrs_post_init__(self) -> None:
+        super().__attrs_post_init__()
         require(
             self,
             "reconnect_min must not be above reconnect_max",
@@ -220,8 +263,34 @@ class MqttSettings:
         )
         require(
             self,
-            "a key needs its certificate: set tls_cert_file too",
-            "tls_key_file",
-            "tls_cert_file",
-            holds=self.tls_key_file is None or self.tls_cert_file is not None,
+            "a password needs a user: set url to mqtt://USER@HOST, without a password",
+            "password",
+            "url",
+            holds=self.password is None
+            or bool(self.url and self.url.username and not self.url.password),
         )
+        require(
+            self,
+            "with both none, no device can reach the embedded endpoint",
+            "listen",
+            "tls_listen",
+            holds=bool(self.url or self.listen or self.tls_listen),
+        )
+        require(
+            self,
+            "TLS needs a certificate: set tls_cert_file too",
+            "tls_listen",
+            "tls_cert_file",
+            holds=self.tls_listen is None or self.tls_cert_file is not None,
+        )
+        for key, certificate in (
+            ("tls_key_file", "tls_cert_file"),
+            ("broker_key_file", "broker_cert_file"),
+        ):
+            require(
+                self,
+                f"a key needs its certificate: set {certificate} too",
+                key,
+                certificate,
+                holds=getattr(self, key) is None or getattr(self, certificate) is not None,
+            )

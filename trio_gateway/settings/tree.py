@@ -194,7 +194,7 @@ class Settings:
         Number(0),
         unit="s",
         help="From SIGTERM or Ctrl-C until the program has left. Live calls get all of it but the "
-        "last second, which is for goodbyes.",
+        "last second, which is for goodbyes. What hangs is ended by force, after 2 s at least.",
         why="`docker stop` kills after 10 s.",
     )
     http_listen: Address | None = setting(

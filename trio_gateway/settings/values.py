@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from ipaddress import ip_address
 from typing import Any
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from attrs import field, frozen
 
@@ -110,7 +110,10 @@ class Address:
 
 @frozen
 class BrokerUrl:
-    """An external MQTT broker, as `mqtt://USER:PASSWORD@HOST:PORT` says it (`mqtts://` for TLS)."""
+    """An external MQTT broker, as `mqtt://USER:PASSWORD@HOST:PORT` says it (`mqtts://` for TLS).
+
+    `str()` gives the URL back, with the password masked.
+    """
 
     tls: bool
     address: Address
@@ -139,6 +142,11 @@ class BrokerUrl:
             username=unquote(parts.username) if parts.username else None,
             password=Secret(unquote(parts.password)) if parts.password else None,
         )
+
+    def __str__(self) -> str:
+        password = "" if self.password is None else f":{self.password}"
+        user = "" if self.username is None else f"{quote(self.username, safe='')}{password}@"
+        return f"mqtt{'s' if self.tls else ''}://{user}{self.address}"
 
 
 def _has_tail(parts: SplitResult) -> bool:
