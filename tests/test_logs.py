@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import gc
 import io
 import json
 import logging
-from typing import TYPE_CHECKING
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
 
 import pytest
 import structlog
@@ -12,7 +16,7 @@ from trio_gateway import logs
 from trio_gateway.settings import LogSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 
 class Terminal(io.StringIO):
@@ -109,3 +113,136 @@ def test_a_later_configuration_reaches_loggers_in_use() -> None:
     log.info("b")
     assert "b" not in first.getvalue()
     assert "b" in second.getvalue()
+
+
+# What cannot be written, and who logs it nevertheless.
+
+
+@pytest.fixture
+def sinks(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[logs._Sink]]:
+    """Those that the test makes. They are not left to the end of the program."""
+    made: list[logs._Sink] = []
+
+    class Noted(logs._Sink):
+        def __init__(self, stream: TextIO, notice: Callable[[int], str]) -> None:
+            super().__init__(stream, notice)
+            made.append(self)
+
+    monkeypatch.setattr(logs, "_Sink", Noted)
+    monkeypatch.setattr("trio_gateway.logs.atexit.register", lambda _: None)
+    monkeypatch.setattr(logs, "RETRY", 0.01)
+    yield made
+    for sink in made:
+        sink.close()
+        assert not sink._thread.is_alive()
+
+
+def wait_until(true: Callable[[], bool]) -> None:
+    """Another thread does it, and tells nobody."""
+    deadline = time.monotonic() + 5
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def lines_of(data: str) -> list[tuple[str, object]]:
+    lines = map(json.loads, data.splitlines())
+    return [(line["event"], line.get("number", line.get("lines"))) for line in lines]
+
+
+def test_lines_reach_a_file_in_order_and_the_last_ones_at_the_end(
+    tmp_path: Path, sinks: list[logs._Sink]
+) -> None:
+    path = tmp_path / "log"
+    with path.open("w") as stream:
+        logs.configure(LogSettings(), stream)
+        log = structlog.get_logger("x")
+        for number in range(3000):
+            log.info("\u00fc", number=number)
+        sinks[0].close()
+    assert lines_of(path.read_text()) == [("\u00fc", number) for number in range(3000)]
+
+
+def test_a_pipe_that_nobody_reads_holds_up_nobody(
+    sinks: list[logs._Sink], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logs, "MAX_WAITING", 300_000)
+    read_end, write_end = os.pipe()
+    with os.fdopen(write_end, "w") as stream, os.fdopen(read_end) as reader:
+        logs.configure(LogSettings(), stream)
+        log = structlog.get_logger("x")
+        worst = 0.0
+        for number in range(6000):
+            began = time.perf_counter()
+            log.info("said", number=number)
+            worst = max(worst, time.perf_counter() - began)
+        assert worst < 0.2, "seconds that one line held its writer up; it would be for ever"
+        read: list[tuple[str, object]] = []
+        while not read or read[-1][0] != "log lines lost":
+            read += lines_of(reader.readline())
+    kept = [number for event, number in read if event == "said"]
+    assert kept == list(range(len(kept))), "whole, in order"
+    assert len(kept) > 2000
+    lost = read[-1][1]
+    assert isinstance(lost, int)
+    assert len(kept) + lost == 6000
+
+
+@pytest.mark.parametrize("level", ["info", "error"])
+def test_a_full_disk_is_tried_again_and_nothing_is_lost_that_has_room(
+    tmp_path: Path, sinks: list[logs._Sink], monkeypatch: pytest.MonkeyPatch, level: str
+) -> None:
+    monkeypatch.setattr(logs, "MAX_WAITING", 2000)
+    path = tmp_path / "log"
+    with Path("/dev/full").open("w") as stream, path.open("w") as disk:
+        logs.configure(LogSettings(level=level), stream)  # type: ignore[arg-type]
+        log = structlog.get_logger("x")
+        for number in range(100):
+            log.error("said", number=number)
+        assert sinks[0]._bytes <= 2000
+        os.dup2(disk.fileno(), stream.fileno())  # there is room again
+        wait_until(lambda: "log lines lost" in path.read_text())
+    *said, (event, lost) = lines_of(path.read_text())
+    assert said == [("said", number) for number in range(len(said))]
+    assert event == "log lines lost"
+    assert len(said) > 10
+    assert lost == 100 - len(said)
+
+
+def test_the_end_does_not_wait_for_a_disk_that_stays_full(sinks: list[logs._Sink]) -> None:
+    with Path("/dev/full").open("w") as stream:
+        logs.configure(LogSettings(), stream)
+        structlog.get_logger("x").info("said")
+        sinks[0].close()
+        assert not sinks[0]._thread.is_alive()
+
+
+def test_a_line_that_the_disk_took_half_of_is_completed(
+    sinks: list[logs._Sink], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    write, calls = os.write, 0
+
+    def half(descriptor: int, data: memoryview) -> int:
+        nonlocal calls
+        calls += 1
+        if calls % 2:
+            return write(descriptor, data[: len(data) // 2 or 1])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("trio_gateway.logs.os.write", half)
+    path = tmp_path / "log"
+    with path.open("w") as stream:
+        logs.configure(LogSettings(), stream)
+        structlog.get_logger("x").info("said", number=1)
+        wait_until(lambda: path.read_text().endswith("\n"))
+    assert lines_of(path.read_text()) == [("said", 1)]
+
+
+def test_no_standard_error_at_all(sinks: list[logs._Sink], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stderr", None)
+    logs.configure(LogSettings())
+    structlog.get_logger("x").info("said")
+    gc.collect()
+    os.fstat(sinks[0]._descriptor)
+    sinks[0].close()
+    sinks[0]._stream.close()

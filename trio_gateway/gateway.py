@@ -52,16 +52,25 @@ class Addresses:
     """What was bound, with real port numbers.
 
     Attributes:
-        mqtt: The embedded endpoint; None with an external broker.
+        mqtt: The embedded endpoint without TLS; None when it is off, or with an external broker.
+        mqtt_tls: The same with TLS.
         udp: Audio.
         public_udp: Audio, as devices are told.
         http: URL of the HTTP endpoint; None when it is off.
     """
 
     mqtt: Address | None
+    mqtt_tls: Address | None = None
     udp: Address
     public_udp: Address
     http: str | None = None
+
+    def as_text(self) -> dict[str, str | None]:
+        """Return them by name, ready for JSON."""
+        return {
+            name: None if value is None else str(value)
+            for name, value in asdict(self, recurse=False).items()
+        }
 
 
 @frozen(kw_only=True)
@@ -149,7 +158,7 @@ async def _open_http(listen: Address | None, gateway: Gateway) -> AsyncIterator[
         ) from error
 
     def state() -> dict[str, Any]:
-        return asdict(gateway.statistics())
+        return {"addresses": gateway.addresses.as_text(), **asdict(gateway.statistics())}
 
     async with open_http(listen, state=state, ready=gateway.not_ready) as url:
         yield url
@@ -179,13 +188,18 @@ class Gateway:
         self.pool = pool
         self._sessions = sessions
         self._udp = udp
+        self._handlers = Handlers()
         self.control = control
         bound = Address(*udp.address)
         public = Address(
             settings.udp.public_host or bound.host, settings.udp.public_port or bound.port
         )
+        mqtt = mqtt_tls = None
+        if settings.mqtt.url is None:
+            mqtt, mqtt_tls = control.address, control.tls_address
         self.addresses = Addresses(
-            mqtt=None if settings.mqtt.url is not None else Address(*control.address[:2]),
+            mqtt=mqtt and Address(*mqtt),
+            mqtt_tls=mqtt_tls and Address(*mqtt_tls),
             udp=bound,
             public_udp=public,
         )
@@ -223,21 +237,29 @@ class Gateway:
     ) -> None:
         """Take calls until `drain` has ended the last one, or until cancelled.
 
+        It returns when the last handler has. One that ignores its cancellation keeps it from that,
+        and with it whoever waits to leave `open_gateway`: Trio cannot abandon a task. Its call is
+        over all the same, and so are all others.
+
         Args:
             handler: Gets each session. One that returns ends its call; one that raises ends its
                 call and nothing else. By default the backend that the settings name.
             task_status: Started when calls are taken.
         """
-        handler = handler or backend(self.settings.backend)
+        handler = self._handlers.watched(handler or backend(self.settings.backend))
         await self._sessions.serve(handler, task_status=task_status)
 
     async def drain(self, grace: float | None = None) -> None:
         """Take no more calls, let the live ones end, and make `serve` return.
 
+        Returns when every device has been sent its goodbye and every handler has returned. Those
+        that have not, a moment later, are named in the log with where they wait.
+
         Args:
             grace: Seconds until the rest is ended; by default `settings.grace`.
         """
         await self._sessions.drain(self.settings.grace if grace is None else grace)
+        await self._handlers.wait_gone()
 
     def not_ready(self) -> list[str]:
         """What keeps calls from being taken, in words; empty when nothing does."""

@@ -1,4 +1,9 @@
-"""One task that wakes all sessions: each has a timer and says when it wants to be called."""
+"""One task that wakes all sessions: each has a timer and says when it wants to be called.
+
+Rule 1: what arrived before a deadline is taken before the deadline is said to have passed. When the
+event loop or the machine stood still, datagrams wait in the sockets beside timers that are overdue;
+called first, a timer would take for lost, or for silent, what only we have not read yet.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +23,13 @@ __all__ = ["Timer", "Timers"]
 PRUNE_FROM = 1000
 """Stale entries in the heap that nobody minds. Precedent: Trio's own deadlines are kept the same
 way (DEADLINE_HEAP_MIN_PRUNE_THRESHOLD)."""
+
+TURNS = 300
+"""Turns of the event loop that tasks get for each second that a timer is late. The UDP plane reads
+64 datagrams in one; 1,000 calls send 16,700 a second, which makes 261."""
+
+MOST_TURNS = 60
+"""A guess: twice what it takes to read all that the socket's buffer holds, 1,600 datagrams."""
 
 _NO_ENTRY = -1
 
@@ -79,6 +91,7 @@ class Timers:
             with trio.CancelScope() as self._sleep:
                 self._sleep.deadline = self._heap[0][0] if self._heap else math.inf
                 await trio.sleep_forever()
+            await self._catch_up()
             self._call(trio.current_time())
 
     def schedule(self, timer: Timer, deadline: float) -> None:
@@ -95,6 +108,12 @@ class Timers:
         """See `Timer.cancel`."""
         self._scheduled -= timer.entry != _NO_ENTRY
         timer.deadline, timer.entry = math.inf, _NO_ENTRY
+
+    async def _catch_up(self) -> None:
+        """If we stood still, let those who read go first."""
+        late = trio.current_time() - self._heap[0][0] if self._heap else 0.0
+        for _ in range(min(int(late * TURNS), MOST_TURNS)):
+            await trio.lowlevel.checkpoint()
 
     def _call(self, now: float) -> None:
         due = []

@@ -38,6 +38,10 @@ __all__ = [
 KEPT = 300
 """Samples; a guess: five minutes for the graphs. One is about 2 KB with eight workers."""
 
+PAUSE = 10.0
+"""Seconds: a sample that is later than this tells of a machine that was suspended, not of load. A
+guess: no load holds the event loop so long."""
+
 SHORTEST = 1e-9
 """Seconds: two samples at the same moment differ by nothing, not by a division by zero."""
 
@@ -186,9 +190,12 @@ class Sampler:
         """Return what the scaler looks at, over the last `span` seconds (see `last`).
 
         Returns:
-            None while there are not two samples yet.
+            None while there are not two samples yet, or not since the machine was suspended: load
+            that is spread over hours of sleep looks like none.
         """
         samples = self.last(span)
+        since = max((i for i, sample in enumerate(samples) if sample.lag > PAUSE), default=0)
+        samples = samples[since:]
         if len(samples) < 2:  # noqa: PLR2004  a difference takes two
             return None
         return signals_between(samples[0], samples[-1], frames_per_worker=self.frames_per_worker)
