@@ -9,7 +9,7 @@ nox.options.error_on_external_run = True
 
 PROJECT = nox.project.load_toml("pyproject.toml")
 PYTHONS = nox.project.python_versions(PROJECT)  # from the classifiers
-CODE = ("trio_gateway", "tests", "hypothesis_tests", "examples", "benchmarks", "noxfile.py")
+CODE = ("trio_gateway", "tests", "hypothesis_tests", "fuzz", "examples", "benchmarks", "noxfile.py")
 
 
 @nox.session
@@ -39,3 +39,10 @@ def properties(session: nox.Session) -> None:
     """Hypothesis, everything under hypothesis_tests/."""
     session.install(".[test]")
     session.run("pytest", "hypothesis_tests", *session.posargs)
+
+
+@nox.session(python=PYTHONS[0])
+def fuzz(session: nox.Session) -> None:
+    """Atheris: every `_untrusted` function for its share of `nox -s fuzz -- --seconds 600`."""
+    session.install(".[test]", "atheris>=3,<4")
+    session.run("python", "fuzz", *session.posargs)

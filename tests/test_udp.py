@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import socket
+import sys
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 import trio
-from attrs import define, field
+from attrs import define, evolve, field
+from structlog.testing import capture_logs
 
 from trio_gateway.core.packet import header
 from trio_gateway.errors import BadPacket
@@ -23,6 +26,8 @@ if TYPE_CHECKING:
 
 SETTINGS = UdpSettings(listen=Address("127.0.0.1", 0), batch=8)
 SSRC = 7
+_RMEM_MAX = Path("/proc/sys/net/core/rmem_max")
+LINUX_GRANTS = int(_RMEM_MAX.read_text()) if _RMEM_MAX.exists() else None
 
 
 @define
@@ -37,6 +42,9 @@ class Receiver:
         if self.refusal is not None:
             raise BadPacket(self.refusal)
         self.got.append((data, addr, now))
+
+    def knows(self, addr: Remote) -> bool:
+        return bool(addr)
 
     def route(self, ssrc: int) -> DatagramReceiver | None:
         return self if ssrc == SSRC else None
@@ -188,3 +196,37 @@ async def test_an_answer_that_the_other_host_refuses_hurts_nobody(device: socket
                 plane.send(b"x", gone)
             device.sendto(datagram(), plane.address)
             await receiver.wait_for(1)
+
+
+async def test_a_buffer_that_the_system_cuts_is_told_with_the_cure() -> None:
+    receiver = Receiver()
+    for asked, told in ((4096, False), (1 << 30, True)):
+        settings = evolve(SETTINGS, receive_buffer_bytes=asked)
+        with capture_logs() as logs:
+            async with open_udp(settings, route=receiver.route, batch=receiver.batch):
+                pass
+        warnings = [each for each in logs if each["log_level"] == "warning"]
+        assert bool(warnings) is told
+    assert warnings[0]["asked_bytes"] == 1 << 30
+    assert 4096 < warnings[0]["granted_bytes"] < 1 << 30
+    if LINUX_GRANTS is not None:
+        assert warnings[0]["granted_bytes"] == LINUX_GRANTS
+    assert warnings[0]["fix"] == "sysctl -w net.core.rmem_max=1073741824"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the counter is Linux's")
+async def test_what_the_kernel_drops_is_counted(device: socket.socket) -> None:
+    receiver = Receiver()
+    settings = evolve(SETTINGS, receive_buffer_bytes=4096)
+    with trio.fail_after(5):
+        async with open_udp(settings, route=receiver.route, batch=receiver.batch) as plane:
+            assert plane.statistics().kernel_dropped == 0
+            for number in range(1000):  # nobody else gets a turn to read
+                device.sendto(datagram(number), plane.address)
+            dropped = plane.statistics().kernel_dropped
+            assert dropped is not None
+            assert 0 < dropped < 1000
+            await receiver.wait_for(1000 - dropped)
+            assert plane.statistics().kernel_dropped == dropped
+            assert plane.statistics().received == 1000 - dropped
+    assert plane.statistics().kernel_dropped is None

@@ -38,6 +38,9 @@ class ControlFront(Protocol):
 class DatagramReceiver(Protocol):
     """Takes the datagrams of one ssrc."""
 
+    def knows(self, addr: Address) -> bool:
+        """Whether its device is there, or was before it moved; until it has spoken, it may be."""
+
     def receive_datagram_untrusted(self, data: bytes, addr: Address, now: float) -> None:
         """Take one datagram.
 

@@ -62,9 +62,10 @@ class UdpSettings:
     )
     receive_buffer_bytes: int = setting(
         2 * 1024 * 1024,
-        Whole(4096),
+        Whole(4096, 1 << 30),
         unit="bytes",
-        help="SO_RCVBUF that is asked for (Linux grants at most net.core.rmem_max).",
+        help="SO_RCVBUF that is asked for. Linux grants at most net.core.rmem_max; a warning tells "
+        "when that is less.",
         why="1,000 sessions are 16,700 datagrams/s; 100 ms of them at about 1,280 bytes of kernel "
         "memory each are 2 MiB.",
     )
@@ -74,6 +75,22 @@ class UdpSettings:
         unit="datagrams",
         help="Read at one wake-up before other tasks get a turn.",
         why="1.9 us for each was measured, so reading 64 takes 0.1 ms.",
+    )
+    strangers_per_session: float = setting(
+        20.0,
+        Number(1, 100_000),
+        unit="datagrams/s",
+        help="What a session hears from elsewhere than its device's address, and at once.",
+        why="A device that has moved needs two. Measured: of random datagrams with a live ssrc, "
+        "about 200 move a session whose device is silent; at 20,000/s that takes 10 ms.",
+    )
+    refused_per_address: float = setting(
+        20.0,
+        Number(1, 100_000),
+        unit="datagrams/s",
+        help="What one address (IPv6: /64) may have refused, and at once, until it is not heard "
+        "any more by sessions whose device is elsewhere.",
+        why="A guess. Devices that move have none refused, however many are behind one NAT.",
     )
 
     def __attrs_post_init__(self) -> None:
