@@ -290,6 +290,7 @@ async def test_a_handler_that_reads_nothing_costs_a_bounded_amount(
             call.listen("start")
             call.say(number)
             call.listen("stop")
+            await trio.sleep(FRAME)
         session = call.session
         statistics = session.statistics()
         assert statistics.messages_dropped == 3000 - 10

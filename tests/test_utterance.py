@@ -126,8 +126,7 @@ async def test_auto_mode_waits_for_the_first_word_and_cuts_the_silence_before_it
 ) -> None:
     talker = Talker()
     talker.uplink.begin_talk("auto", trio.current_time())
-    talker.say(*[SILENT] * (3 * int(MAX_UTTERANCE / FRAME)), 9000)
-    talker.say(*[SILENT] * 20)
+    await talker.talk(*[SILENT] * (3 * int(MAX_UTTERANCE / FRAME)), 9000, *[SILENT] * 20)
     values = await collected(await anext(talker.utterances))
     lead_in = int(LEAD_IN / FRAME + 0.5)
     assert values[: lead_in + 1] == [SILENT] * lead_in + [9000]
@@ -218,7 +217,7 @@ async def test_a_radio_is_cut_and_nothing_of_it_is_lost(
     talker.uplink.begin_talk("manual" if mode == "manual" else "auto", trio.current_time())
     most = int(MAX_UTTERANCE / FRAME + 0.5)
     said = [5000 + number for number in range(2 * most + 7)]
-    talker.say(*said)
+    await talker.talk(*said)
     await talker.stop()
     utterances = talker.utterances
     heard = [await collected(await anext(utterances)) for _ in range(3)]
@@ -231,7 +230,7 @@ async def test_a_realtime_talk_has_no_longest_utterance(autojump_clock: MockCloc
     talker = Talker()
     talker.uplink.begin_talk("realtime", trio.current_time())
     frames = 2 * int(MAX_UTTERANCE / FRAME)
-    talker.say(*[9000] * frames)
+    await talker.talk(*[9000] * frames)
     await talker.stop()
     assert len([frame async for frame in await anext(talker.utterances)]) == frames
 

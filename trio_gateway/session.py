@@ -224,7 +224,9 @@ class Session:
             BadPacket: It is refused.
         """
         self._uplink.receive_datagram_untrusted(data, addr, now)
-        self._datagram_at = self._heard_at = now
+        # Not `now`: anybody can send what is not believed.
+        self._datagram_at = self.link.heard_at
+        self._heard_at = max(self._heard_at, self._datagram_at)
 
     def get_timer(self) -> float:
         """When `handle_timer` wants to be called."""

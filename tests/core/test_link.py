@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from link_call import (
 )
 
 from trio_gateway.core.cipher import AudioCipher
-from trio_gateway.core.link import AudioLink, UplinkFrame
+from trio_gateway.core.link import BURST, PACE, AudioLink, UplinkFrame
 from trio_gateway.core.packet import parse_datagram_untrusted
 from trio_gateway.errors import BadPacket
 
@@ -196,6 +197,40 @@ def test_after_a_stall_what_was_read_first_gives_up_nothing_that_lies_behind_it(
     out = call.forge(4, HOME) + call.forge(2, HOME)
     assert out == heard(2, 3, 4)
     assert call.link.statistics().lost == 0
+
+
+def test_nobody_speaks_faster_than_time_passes() -> None:
+    """Whoever walks the sequence forward with the device's address does not use up a worker."""
+    call = Call()
+    call.hear(1)
+    taken = 0
+    for number in range(4000):
+        call.now += 0.0025
+        taken += len(call.forge(2 + taken, HOME)) if number else 0
+    assert (BURST + 10) / FRAME < taken < (BURST + PACE * 10) / FRAME + 1
+    assert set(call.link.statistics().bad) == {"too_fast"}
+    assert call.balance()
+
+
+def test_what_a_network_held_back_comes_at_once() -> None:
+    call = Call()
+    call.hear(*range(1, 100))
+    call.now += 9.0
+    out = [frame for sequence in range(100, 250) for frame in call.forge(sequence, HOME)]
+    assert out == heard(*range(100, 250))
+
+
+def test_when_the_device_was_heard() -> None:
+    call = Call()
+    assert call.link.heard_at == -math.inf
+    call.hear(1)
+    heard_at = call.link.heard_at
+    assert heard_at == call.now
+    call.now += 5
+    call.forge(1, HOME)
+    call.forge(2)
+    call.forge(2, HOME, payload=b"")
+    assert call.link.heard_at == heard_at
 
 
 def test_downlink() -> None:

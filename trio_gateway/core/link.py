@@ -15,9 +15,10 @@ from attrs import define, field, frozen
 from trio_gateway.core.cipher import AudioCipher
 from trio_gateway.core.claims import Address
 from trio_gateway.core.jitter import JitterBuffer, UplinkFrame
-from trio_gateway.core.opus_packet import duration_untrusted
+from trio_gateway.core.opus_packet import SAMPLE_RATE, duration_untrusted
 from trio_gateway.core.packet import header, parse_datagram_untrusted
 from trio_gateway.core.pinning import SourcePin
+from trio_gateway.core.rate_limit import TokenBucket
 from trio_gateway.core.replay import ReplayWindow, Seen
 from trio_gateway.core.sealing import Sealer
 from trio_gateway.core.serial import unrolled
@@ -29,6 +30,15 @@ if TYPE_CHECKING:
     from trio_gateway.core.claims import Arrived
 
 __all__ = ["Address", "AudioLink", "LinkStatistics", "UplinkFrame"]
+
+PACE = 1.25
+"""Seconds of audio a device may send in a second, on average. A guess: no clock is so wrong."""
+
+BURST = 10.0
+"""Seconds of audio at once. A guess: so much may a network hold back and then deliver."""
+
+LONGEST = 0.120
+"""Seconds in the longest Opus packet (RFC 6716, R5)."""
 
 
 @frozen
@@ -92,6 +102,7 @@ class AudioLink:
     _pin: SourcePin = field(init=False)
     _jitter: JitterBuffer = field(init=False)
     _sealer: Sealer = field(init=False)
+    _pace: TokenBucket = field(init=False, factory=lambda: TokenBucket(PACE, BURST))  # seconds
     _received: int = field(init=False, default=0)
     _duplicate: int = field(init=False, default=0)
     _late: int = field(init=False, default=0)
@@ -114,6 +125,11 @@ class AudioLink:
         """Where the device is, once it has spoken."""
         return self._pin.address
 
+    @property
+    def heard_at(self) -> float:
+        """When the last packet came that was believed; -inf before any."""
+        return self._pin.heard_at
+
     def knows(self, addr: Address) -> bool:
         """Whether the device is at `addr`, or was before it moved; until it has spoken, it may."""
         return self._pin.knows(addr)
@@ -126,14 +142,15 @@ class AudioLink:
         A datagram that is well-formed but late, a duplicate or held returns nothing and is counted.
 
         Raises:
-            BadPacket: `short`, `bad_type`, `bad_length`, `wrong_ssrc`, `implausible` or `not_opus`.
-                It is counted here, too.
+            BadPacket: `short`, `bad_type`, `bad_length`, `wrong_ssrc`, `too_fast`, `implausible` or
+                `not_opus`. It is counted here, too.
         """
         self._received += 1
         try:
             return self._receive_untrusted(data, addr, now)
         except BadPacket as bad:
             self._bad[bad.reason] += 1
+            self._pin.doubt(addr)
             raise
 
     def _receive_untrusted(self, data: bytes, addr: Address, now: float) -> list[UplinkFrame]:
@@ -151,6 +168,8 @@ class AudioLink:
             self._duplicate += over is Seen.DUPLICATE
             self._late += over is Seen.TOO_OLD
             return []
+        if self._pace.ready_at(LONGEST) > now:
+            raise BadPacket("too_fast")
         if not returns:
             self._pin.check_jump_untrusted(ahead, now)
         opus = self._cipher.apply(packet.iv, packet.payload)
@@ -162,6 +181,8 @@ class AudioLink:
         else:
             admitted = self._pin.admit_untrusted(frame, addr, ahead=ahead, samples=samples, now=now)
             ready = []
+        for _ in admitted:
+            self._pace.take(now, samples / SAMPLE_RATE)
         ready += self._order(admitted)
         if len(admitted) > 1 and self._jitter.waiting:
             # What was held has had part of its wait. Else the timer decides: after a stall, what is

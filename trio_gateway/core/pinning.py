@@ -112,6 +112,21 @@ class SourcePin:
         pinned, left = self.address, self._left
         return address == pinned or pinned is None or (left is not None and address == left.address)
 
+    @property
+    def heard_at(self) -> float:
+        """When the last packet came that was believed; -inf before any."""
+        return -math.inf if self.address is None or self._heard is None else self._heard
+
+    def doubt(self, address: Address) -> None:
+        """Something from `address` was refused: what is held of a move there was a lucky guess.
+
+        In a row means in a row. Of random packets one in 40 looks good, two one after the other one
+        in 1,600. Claims with an address that is known stay: anybody could end those.
+        """
+        if self._move is not None and self._move.address == address:
+            self.unconfirmed += len(self._move.held)
+            self._move = None
+
     def check_jump_untrusted(self, ahead: int, now: float) -> None:
         """Refuse what no device can have sent, before anything is spent on it.
 
