@@ -1,4 +1,7 @@
-"""`nox` runs everything: lint, types, and the tests on every Python that pyproject.toml names."""
+"""`nox` runs lint, types, and the tests on every Python that pyproject.toml names.
+
+`nox -s fuzz` and `nox -s soak` take as long as they are told.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ nox.options.error_on_external_run = True
 
 PROJECT = nox.project.load_toml("pyproject.toml")
 PYTHONS = nox.project.python_versions(PROJECT)  # from the classifiers
-CODE = ("trio_gateway", "tests", "hypothesis_tests", "fuzz", "examples", "benchmarks", "noxfile.py")
+CODE = ("trio_gateway", "tests", "hypothesis_tests", "fuzz", "soak", "examples", "benchmarks", "noxfile.py")
 
 
 @nox.session
@@ -41,8 +44,15 @@ def properties(session: nox.Session) -> None:
     session.run("pytest", "hypothesis_tests", *session.posargs)
 
 
-@nox.session(python=PYTHONS[0])
+@nox.session(python=PYTHONS[0], default=False)
 def fuzz(session: nox.Session) -> None:
     """Atheris: every `_untrusted` function for its share of `nox -s fuzz -- --seconds 600`."""
     session.install(".[test]", "atheris>=3,<4")
     session.run("python", "fuzz", *session.posargs)
+
+
+@nox.session(python=[PYTHONS[0], PYTHONS[-1]], default=False)
+def soak(session: nox.Session) -> None:
+    """Devices come and go, nothing may grow: `nox -s soak -- --minutes 30`."""
+    session.install(".")
+    session.run("python", "soak/run_soak.py", *session.posargs)

@@ -56,7 +56,8 @@ def report(devices: int = 4, failures: tuple[Failure, ...] = ()) -> Report:
 
 
 SESSIONS = SessionsStatistics(
-    active=0, leaving=0, opened=4, refused={}, closed={}, stale=0, messages_dropped=0, reserved_cores=0.0,
+    active=0, leaving=0, opened=4, refused={}, closed={}, stale=0,
+    messages_dropped=0, reserved_cores=0.0,
     up=UplinkStatistics(received=10, decoded=10, lost=3, concealed=2, dropped=1),
     down=DownlinkStatistics(framed=10, sent=10),
 )  # fmt: skip
