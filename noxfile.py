@@ -12,7 +12,16 @@ nox.options.error_on_external_run = True
 
 PROJECT = nox.project.load_toml("pyproject.toml")
 PYTHONS = nox.project.python_versions(PROJECT)  # from the classifiers
-CODE = ("trio_gateway", "tests", "hypothesis_tests", "fuzz", "soak", "examples", "benchmarks", "noxfile.py")
+CODE = (
+    "trio_gateway",
+    "tests",
+    "hypothesis_tests",
+    "fuzz",
+    "soak",
+    "examples",
+    "benchmarks",
+    "noxfile.py",
+)
 
 
 @nox.session
