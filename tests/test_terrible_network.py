@@ -95,7 +95,7 @@ async def test_a_minute_of_speech(autojump_clock: MockClock, weather: Weather) -
         link = call.session.link.statistics()
         assert accounted(call)
     assert link.received == len(bearer.arrivals)
-    assert (link.waiting, link.held) == (0, 0)
+    assert link.waiting == 0  # late ones of before a jump may still be held: see pinning.py, rule 5
     heard = listener.decoded
     assert listener.numbers == made_up(list(heard))
     assert len(heard) == link.delivered

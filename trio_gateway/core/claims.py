@@ -1,22 +1,19 @@
-"""Packets that wait for others to confirm them, and the streams that are left when that happens."""
+"""Packets that wait for others to confirm them."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeAlias
 
-from attrs import define, field, frozen
+from attrs import define, field
 
 if TYPE_CHECKING:
     from trio_gateway.core.jitter import UplinkFrame
 
-__all__ = ["MAX_HELD", "Address", "Arrived", "Claim", "Line"]
+__all__ = ["Address", "Arrived", "Claim"]
 
 Address: TypeAlias = tuple[str, int]
 Arrived: TypeAlias = "tuple[UplinkFrame, float]"
 """A frame and the time it came, in seconds of the caller's clock."""
-
-MAX_HELD = 16
-"""Packets held for one claim (a guess: a second of audio). The oldest gives way."""
 
 
 @define
@@ -25,53 +22,37 @@ class Claim:
 
     Attributes:
         address: Where they came from.
+        reach: Sequences by which one packet may be ahead of another that it continues.
+        max_held: Packets held at most; the oldest gives way.
         held: The packets, sequences ascending.
     """
 
     address: Address
+    reach: int
+    max_held: int
     held: list[Arrived] = field(factory=list)
 
-    def add(self, frame: UplinkFrame, arrived: float, reach: int) -> int:
-        """Take a packet; return how many are given up for it: of those that were held, or itself.
+    @property
+    def first(self) -> int:
+        """The sequence of the first packet that is held."""
+        return self.held[0][0].sequence
 
-        Args:
-            frame: The packet.
-            arrived: When it came.
-            reach: Sequences by which one packet may be ahead of another that it continues.
-        """
+    def span(self, now: float) -> float:
+        """Return the seconds since the first packet that is held came."""
+        return now - self.held[0][1]
+
+    def add(self, frame: UplinkFrame, arrived: float) -> int:
+        """Take a packet; return how many are given up for it: of those held, or itself."""
         given_up = 0
         if self.held:
             step = frame.sequence - self.held[-1][0].sequence
-            if -reach <= step <= 0:  # a copy or a straggler of what is held
+            if -self.reach <= step <= 0:  # a copy or a straggler of what is held
                 return 1
-            if abs(step) > reach:
+            if abs(step) > self.reach:
                 given_up = len(self.held)
                 self.held = []
         self.held.append((frame, arrived))
-        if len(self.held) > MAX_HELD:
+        if len(self.held) > self.max_held:
             del self.held[0]
             given_up += 1
         return given_up
-
-
-@frozen(kw_only=True)
-class Line:
-    """A stream that another one has taken the place of.
-
-    Attributes:
-        address: Where it came from.
-        highest: Its highest sequence.
-        heard: When it was heard last.
-        believed: Its packets.
-        left: When the other took its place.
-        left_for: The first sequence of the other.
-        can_return: Whether the way back is free; else it is a move like any other.
-    """
-
-    address: Address
-    highest: int
-    heard: float
-    believed: int
-    left: float
-    left_for: int
-    can_return: bool

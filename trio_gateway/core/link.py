@@ -161,22 +161,25 @@ class AudioLink:
         sequence = unrolled(packet.sequence, highest)
         ahead = sequence - highest
         over = self._over(sequence) if ahead <= 0 else None
-        returns = (over or addr != self._pin.address) and self._pin.is_of_line_left(
-            sequence, addr, now
-        )
-        if over and not returns:
+        left = self._pin.line_of(sequence, addr, now)
+        if over and left is None:
+            if not self._pin.knows(addr):
+                raise BadPacket("implausible", "old, and from elsewhere")
             self._duplicate += over is Seen.DUPLICATE
             self._late += over is Seen.TOO_OLD
             return []
         if self._pace.ready_at(LONGEST) > now:
             raise BadPacket("too_fast")
-        if not returns:
-            self._pin.check_jump_untrusted(ahead, now)
+        if left is None:
+            self._pin.check_jump_untrusted(sequence, now)
         opus = self._cipher.apply(packet.iv, packet.payload)
         samples = duration_untrusted(opus)
         frame = UplinkFrame(sequence, opus, packet.timestamp_ms)
-        if returns:
-            admitted = self._pin.admit_return_untrusted(frame, addr, samples=samples, now=now)
+        if self._pin.is_replay(frame):
+            self._duplicate += 1
+            return []
+        if left is not None:
+            admitted = self._pin.admit_return_untrusted(left, frame, samples=samples, now=now)
             ready = self._go_back(admitted)
         else:
             admitted = self._pin.admit_untrusted(frame, addr, ahead=ahead, samples=samples, now=now)
