@@ -11,6 +11,8 @@ import pytest
 import trio
 from running_program import open_running_program
 
+from trio_gateway.own_process import open_many_files
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -43,3 +45,21 @@ async def test_many_files_may_be_open_and_what_was_loaded_is_not_collected(tmp_p
     assert limits == f"({most}, {hard})"
     assert int(frozen) > 20_000
     assert "too few file descriptors" not in error
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such limits")
+@pytest.mark.parametrize("error", [OSError(22, "Invalid argument"), ValueError()])
+def test_a_system_that_refuses_so_many_files(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """As macOS does where the hard limit is infinite and the kernel's own is not."""
+    asked: list[object] = []
+
+    def refuse(_which: int, limits: object) -> None:
+        asked.append(limits)
+        raise error
+
+    monkeypatch.setattr("resource.getrlimit", lambda _which: (256, 4096))
+    monkeypatch.setattr("resource.setrlimit", refuse)
+    open_many_files()
+    assert asked == [(4096, 4096)]

@@ -15,7 +15,8 @@ from trio.testing import wait_all_tasks_blocked
 from trio_gateway.core.fates import DownlinkStatistics
 from trio_gateway.core.link import AudioLink
 from trio_gateway.core.pcm import to_float32
-from trio_gateway.errors import SessionClosed
+from trio_gateway.core.sealing import MAX_SEQUENCE
+from trio_gateway.errors import KeystreamExhausted, SessionClosed
 from trio_gateway.playback import Playback
 from trio_gateway.settings import AudioSettings
 
@@ -334,6 +335,31 @@ async def test_a_source_that_fails_is_heard_up_to_there_and_raises_its_own_error
     assert room.values == [1, 2]
     assert room.said[-1][1] == "stop"
     assert await room.playback.play(pcm(3), RATE)
+
+
+@pytest.mark.parametrize("endless", [False, True])
+async def test_a_key_that_is_used_up_raises_its_own_error(
+    room: Room, autojump_clock: MockClock, *, endless: bool
+) -> None:
+    closed = trio.Event()
+
+    async def speech() -> AsyncIterator[NDArray[np.int16]]:
+        try:
+            while True:
+                yield pcm(1)
+        finally:
+            closed.set()
+
+    room.link._sealer.sequence = MAX_SEQUENCE - 3
+    room.link._sealer._first_at = trio.current_time()
+    with pytest.raises(KeystreamExhausted):
+        await room.playback.play(speech() if endless else pcm(*range(1, 11)), RATE)
+    assert [state for _, state in room.said] == ["start", "stop"]
+    statistics = room.playback.statistics()
+    assert (statistics.sent, statistics.queued) == (3, 0)
+    assert not statistics.unaccounted()
+    assert closed.is_set() == endless
+    assert not room.playback.playing
 
 
 @pytest.mark.parametrize(

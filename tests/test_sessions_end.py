@@ -14,7 +14,8 @@ from served_sessions import FRAME, IDLE, TAIL, FakeGateway, idle, serving
 from trio.testing import wait_all_tasks_blocked
 
 from trio_gateway.backends.echo import echo
-from trio_gateway.errors import BadPacket
+from trio_gateway.core.sealing import MAX_SEQUENCE
+from trio_gateway.errors import BadPacket, KeystreamExhausted
 
 if TYPE_CHECKING:
     from trio.testing import MockClock
@@ -84,6 +85,29 @@ async def test_an_interrupt_inside_a_handler_is_not_swallowed(autojump_clock: Mo
     with pytest.raises(BaseExceptionGroup) as raised:
         await serve()
     assert raised.group_contains(KeyboardInterrupt)
+
+
+async def test_a_session_whose_key_is_used_up_is_over(autojump_clock: MockClock) -> None:
+    """The device has to say hello again, whatever the handler makes of the error."""
+    raised: list[BaseException] = []
+
+    async def handler(session: Session) -> None:
+        session.link._sealer.sequence = MAX_SEQUENCE - 3
+        session.link._sealer._first_at = trio.current_time()
+        try:
+            await session.play(np.ones(24000, np.int16), 24000)
+        except KeystreamExhausted as error:
+            raised.append(error)
+        await trio.sleep_forever()
+
+    async with serving(handler) as gateway:
+        call = gateway.call()
+        call.say(1)
+        await trio.sleep(2)
+        assert len(raised) == 1
+        assert words(gateway.front.take()) == ["tts start", "tts stop", "goodbye"]
+        assert gateway.sessions.statistics().closed == {"exhausted": 1}
+        gateway.call()
 
 
 async def test_a_silent_session_is_closed_even_if_its_handler_shields(

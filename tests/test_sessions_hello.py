@@ -11,6 +11,7 @@ import trio
 from fake_pool import FakePool
 from fake_wires import words
 from served_sessions import PUBLIC, FakeGateway, idle, serving
+from structlog.testing import capture_logs
 from trio.testing import wait_all_tasks_blocked
 
 if TYPE_CHECKING:
@@ -178,6 +179,39 @@ async def test_a_hello_that_cannot_be_served_for_a_fault_of_ours_is_answered_too
         gateway.call()
 
 
+@pytest.mark.parametrize(
+    "where",
+    [
+        "trio_gateway.session.Session.price",
+        "trio.Nursery.start_soon",
+        "trio_gateway.sessions.hello_answer",
+    ],
+)
+async def test_a_session_that_cannot_be_opened_begins_nowhere(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """It does not call a handler, and nothing trips over what is left of it."""
+    called: list[str] = []
+
+    async def handler(session: Session) -> None:
+        called.append(session.device.text)
+
+    def broken(*_: object, **__: object) -> Any:
+        raise MemoryError
+
+    async with serving(handler) as gateway:
+        with monkeypatch.context() as patched:
+            patched.setattr(where, broken)
+            gateway.tell("broken", "hello")
+        assert words(gateway.front.take())[-2:] == ["alert", "goodbye"]
+        gateway.call("good")
+        await trio.sleep(1000)
+        assert called == ["good"]
+        statistics = gateway.sessions.statistics()
+        assert (statistics.refused, statistics.active) == ({"failed": 1}, 0)
+        assert (statistics.leaving, statistics.reserved_cores) == (0, 0.0)
+
+
 async def test_handlers_that_do_not_leave_take_the_lines(autojump_clock: MockClock) -> None:
     """A device that says hello again and again cannot pile up handlers without bound."""
 
@@ -186,11 +220,14 @@ async def test_handlers_that_do_not_leave_take_the_lines(autojump_clock: MockClo
             await trio.sleep_forever()
 
     async with serving(stubborn, max_sessions=5) as gateway:
-        for _ in range(100):
-            gateway.tell("device", "hello")
-            await wait_all_tasks_blocked()
-        assert gateway.sessions.statistics().opened <= 11
-        assert gateway.sessions.statistics().refused["full"] >= 89
+        with capture_logs() as log:
+            for _ in range(100):
+                gateway.tell("device", "hello")
+                await wait_all_tasks_blocked()
+        assert gateway.sessions.statistics().opened == 10
+        assert gateway.sessions.statistics().refused == {"handlers": 90}
+        refused = [entry for entry in log if entry["event"] == "hello refused"]
+        assert [entry["handlers_that_do_not_end"] for entry in refused] == [10] * 90
         await trio.sleep(100)
         gateway.call()
 

@@ -146,3 +146,22 @@ async def test_timers_that_come_and_go_leave_a_heap_of_bounded_size(
     assert len(timers) <= PRUNE_FROM + 2 * len(kept) + 1
     await trio.sleep(200)
     assert len(timers) == 0
+
+
+@pytest.mark.parametrize("turn", [0.010, 0.040, 1.0])
+async def test_in_overload_a_timer_waits_a_few_turns_and_not_for_all_that_could_be_ready(
+    timers: Timers, mock_clock: MockClock, turn: float
+) -> None:
+    """There is always more to do, and each turn of the event loop takes long."""
+    late: list[float] = []
+
+    def call_at(deadline: float) -> None:
+        timers.call_at(deadline, lambda: late.append(trio.current_time() - deadline))
+
+    for _ in range(20):
+        before, deadline = len(late), trio.current_time() + 3.5 * turn
+        call_at(deadline)
+        while len(late) == before:
+            mock_clock.jump(turn)
+            await trio.lowlevel.checkpoint()
+    assert max(late) <= 5 * turn, "one or two until it wakes, as many again, and the last of them"

@@ -172,6 +172,40 @@ def test_one_flooder_does_not_keep_a_device_from_moving(plane: Plane) -> None:
     assert plane.line.link.remote == AWAY
 
 
+@pytest.fixture
+def plane_as_set() -> Iterator[Plane]:
+    """With the settings as they come."""
+    lines = Lines(1)
+    settings = UdpSettings(listen=Address("127.0.0.1", 0))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        yield Plane(UdpPlane(sock, lines.route, nullcontext, settings), lines)
+
+
+@pytest.mark.parametrize("what", ["old", "last", "held", "torn"])
+def test_a_datagram_that_one_host_repeats_does_not_keep_a_device_from_moving(
+    plane_as_set: Plane, what: str
+) -> None:
+    """A thousand times a second: one that was captured, or one that is never refused."""
+    plane = plane_as_set
+    plane.say(*range(1, 101))
+    repeated = {
+        "old": datagram(1),
+        "last": datagram(100),
+        "held": datagram(100 + 20),  # waits for another to confirm it, and so does each copy
+        "torn": torn(101),
+    }[what]
+    fates = []
+    for step in range(10_000):
+        plane.now += 0.001
+        plane.take(repeated, FORGER)
+        if step % 60 == 59:
+            fates.append(plane.take(datagram(101 + step // 60), AWAY))
+    assert fates.count("taken") >= len(fates) - 10
+    assert plane.line.link.remote == AWAY
+    said = [frame.sequence for frame in plane.line.heard if frame.payload is not None]
+    assert set(range(111, 101 + len(fates))) <= set(said)
+
+
 async def test_fifty_calls_lose_nothing_to_real_floods() -> None:
     lines = Lines(CALLS)
     sockets = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(CALLS + 1)]

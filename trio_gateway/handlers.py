@@ -52,20 +52,22 @@ class Handlers:
     async def wait_gone(self, patience: float = PATIENCE) -> None:
         """Return when there are none, or, after so many seconds, with a word on each in the log.
 
-        Cancelled, it says so at once.
+        Cancelled, it says so at once, and does not call it hanging: they had no time.
         """
         self._none = trio.Event()
         try:
             if self._tasks:
                 with trio.move_on_after(patience):
                     await self._none.wait()
-        finally:
-            self._name_them()
+        except trio.Cancelled:
+            self._name_them(log.warning, "handler still running when cut short")
+            raise
+        self._name_them(log.error, "handler does not end")
 
-    def _name_them(self) -> None:
+    def _name_them(self, say: Callable[..., object], event: str) -> None:
         for session, task in self._tasks.items():
-            log.error(
-                "handler does not end",
+            say(
+                event,
                 session=session.id,
                 device=session.device.text,
                 stack="".join(_stacks(task)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import sys
+from contextlib import suppress
 
 if sys.platform != "win32":
     import resource
@@ -18,14 +19,15 @@ def open_many_files() -> None:
     """Allow as many open files as the hard limit does, up to `MOST_FILES`.
 
     The soft limit, often 1,024, is there for select(), which nothing here uses. Go's runtime does
-    the same.
+    the same. A system that refuses (macOS has a lower limit of its own) is left as it is.
     """
     if sys.platform == "win32":
         return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_FILES)
     if soft != resource.RLIM_INFINITY and soft < most:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def spare_the_collector() -> None:

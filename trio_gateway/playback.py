@@ -137,6 +137,7 @@ class Playback:
 
         Raises:
             TypeError, ValueError: The samples have another type or shape.
+            KeystreamExhausted: The session has to be renewed (by a new hello).
             SessionClosed: The session ended before or meanwhile.
         """
         cutter = FrameCutter(rate, self.rate, self.rate * self.frame_ms // 1000)
@@ -155,11 +156,15 @@ class Playback:
 
     async def _stream(self, source: Source, cutter: FrameCutter) -> None:
         send, receive = trio.open_memory_channel[bytes](self._lookahead)
-        failures: list[Exception] = []  # the source's own; a group around it would help nobody
+        failures: list[Exception] = []  # a group around the first would help nobody
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._encode, source, cutter, send, failures)
-                await self._pace(receive)
+                try:
+                    await self._pace(receive)
+                except Exception as error:  # noqa: BLE001  raised again, see above
+                    failures.append(error)
+                    nursery.cancel_scope.cancel()
         finally:
             self._became["flushed"] += self._queued  # one play at a time: all of it was this one's
         if failures:

@@ -57,7 +57,8 @@ class Reservations:
         """Free what `session` had reserved."""
         price = self._prices.pop(session, None)
         if price is not None:
-            self._total -= price
+            # Differences of floats leave a residue; of no calls it is nothing.
+            self._total = self._total - price if self._prices else Price()
 
     def _measure(self, now: float) -> None:
         self._measured_at = now

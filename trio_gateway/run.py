@@ -46,11 +46,11 @@ async def main(
     handler: Handler | None = None,
     echo: Callable[[str], Any] = click.echo,
 ) -> int:
-    """Run the gateway until SIGINT or SIGTERM, in the main thread.
+    """Run the gateway until SIGINT or SIGTERM, in the main thread. Then let the program end.
 
-    The first signal drains: no new calls, and within `settings.grace` seconds the program has left,
-    whatever hangs (last_resort.py; then with exit code 1, where each thread was is on standard
-    error, and nothing after this call runs). The second ends everything at once.
+    The first signal drains: no new calls, and within `settings.grace` seconds the process has
+    ended, whatever hangs in it, also after this call (last_resort.py; then with exit code 1, and
+    where each thread was is on standard error). The second ends everything at once.
 
     Args:
         settings: All of them.
@@ -67,7 +67,10 @@ async def main(
     """
     open_many_files()
     ends = signal.SIGINT, signal.SIGTERM
-    with trio.open_signal_receiver(*ends) as signals, last_resort(settings.grace, *ends):
+    with (
+        trio.open_signal_receiver(*ends) as signals,
+        last_resort(settings.grace, *ends, disarm=False),
+    ):
         with trio.CancelScope() as everything:
             async with open_gateway(settings) as gateway, trio.open_nursery() as nursery:
                 await nursery.start(gateway.serve, handler)

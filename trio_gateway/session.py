@@ -17,7 +17,7 @@ from attrs import frozen
 
 from trio_gateway.core.admission import Costs, Price
 from trio_gateway.core.control import encode, mcp, tts
-from trio_gateway.errors import SessionClosed
+from trio_gateway.errors import KeystreamExhausted, SessionClosed
 from trio_gateway.inbox import Inbox
 from trio_gateway.mcp import McpClient
 from trio_gateway.playback import Playback
@@ -43,6 +43,7 @@ EndReason = Literal[
     "goodbye",
     "replaced",
     "idle",
+    "exhausted",
     "backend_ended",
     "backend_failed",
     "failed",
@@ -144,11 +145,17 @@ class Session:
 
         Raises:
             TypeError, ValueError: The samples have another type or shape.
+            KeystreamExhausted: Nothing more can be encrypted with the session's key, after 49.7
+                days. The session has ended, and the device makes a new one with its next hello.
             SessionClosed: The session has ended.
         """
         self._check_open()
         self._asked_at = -math.inf
-        return await self._playback.play(source, self.audio.rate if rate is None else rate)
+        try:
+            return await self._playback.play(source, self.audio.rate if rate is None else rate)
+        except KeystreamExhausted:
+            self.end("exhausted")
+            raise
 
     def send(self, message: Message) -> None:
         """Send a JSON message to the device.

@@ -199,9 +199,12 @@ class Sessions:
         nursery, most = self._nursery, self._settings.sessions.max_sessions
         if nursery is None or self._handler is None or self._draining:
             self._refuse(client_id, "not_serving", "The gateway is not taking calls right now.")
-        # Twice: handlers of sessions that are over may take a moment to leave, not for ever.
-        elif len(self._by_device) >= most or len(nursery.child_tasks) > 2 * most:
+        elif len(self._by_device) >= most:
             self._refuse(client_id, "full", _BUSY)
+        # Twice: handlers of sessions that are over may take a moment to leave, not for ever.
+        elif (handlers := len(self._tally)) >= 2 * most:
+            leaving = handlers - len(self._by_device)
+            self._refuse(client_id, "handlers", _BUSY, handlers_that_do_not_end=leaving)
         elif (shortage := self._shortage(hello)) is not None:
             self._refuse(client_id, "no_capacity", _BUSY, short_of=shortage)
         else:
@@ -209,6 +212,8 @@ class Sessions:
                 self._open(client_id, hello, self._handler, nursery)
             except Exception:
                 log.exception("session not opened", device=client_id)
+                if (opened := self._by_device.get(client_id)) is not None:
+                    opened.session.end("failed")
                 self._refuse(client_id, "failed", "The gateway has failed. Please try again.")
 
     def _shortage(self, hello: Hello) -> Shortage | None:
@@ -246,10 +251,10 @@ class Sessions:
             on_end=lambda reason: self._ended(session, reason),
             now=trio.current_time(),
         )
-        nursery.start_soon(self._run, session, handler)
-        self._tally.begin(session)
         self._reservations.add(session)
         self._by_device[client_id] = self._by_ssrc[link.ssrc] = LiveSession(session, self._timers)
+        nursery.start_soon(self._run, session, handler)  # from here on it can end, and be found
+        self._tally.begin(session)
         self._opened += 1
         self._send(client_id, answer)
         log.info("session opened", device=client_id, session=session.id)
@@ -288,7 +293,7 @@ class Sessions:
             self._send(session.device.text, goodbye(session.id))
         log.info("session closed", device=session.device.text, session=session.id, reason=reason)
 
-    def _refuse(self, client_id: str, reason: str, text: str, **why: str) -> None:
+    def _refuse(self, client_id: str, reason: str, text: str, **why: str | int) -> None:
         """Stock firmware knows no error message: a person sees the alert, the device hangs up."""
         self._refused[reason] += 1
         log.info("hello refused", device=client_id, reason=reason, **why)

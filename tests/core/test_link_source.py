@@ -19,7 +19,7 @@ from link_call import (
 
 from trio_gateway.core.lines import MAX_HEARD_SINCE, MAX_LINES
 from trio_gateway.core.link import Address, AudioLink
-from trio_gateway.core.pinning import MOVE_INTERVAL, PROBATION
+from trio_gateway.core.pinning import MAX_CLAIMS, MOVE_INTERVAL, PROBATION
 
 
 class TestForgedPackets:
@@ -124,7 +124,8 @@ class TestForgedPackets:
         assert call.link.statistics().held == call.link._pin.max_held
         for port in range(500):
             call.forge(2 + port % 70, ("203.0.113.1", port))
-        assert call.link.statistics().held == 1
+        # The claim that has shown more is not pushed out by those who come once.
+        assert call.link.statistics().held == call.link._pin.max_held + MAX_CLAIMS - 1
         assert call.balance()
 
 
@@ -169,6 +170,18 @@ class TestMoves:
         call.hear(6, addr=AWAY)
         assert call.link.remote == AWAY
         assert call.balance()
+
+    def test_strangers_do_not_interrupt_it(self) -> None:
+        call = Call()
+        call.hear(1, 2, 3)
+        call.now += 1.0
+        out = []
+        for number in range(4):
+            out += call.hear(4 + number, addr=AWAY)
+            for port in range(3):  # a session hears twenty a second, strangers.py
+                call.forge(5 + number + port, ("203.0.113.1", 100 * number + port))
+        assert out == heard(4, 5, 6, 7)
+        assert call.link.remote == AWAY
 
     def test_two_with_nonsense_between_them_are_not_two_in_a_row(self) -> None:
         call = Call()

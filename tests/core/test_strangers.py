@@ -35,6 +35,20 @@ def test_a_session_hears_so_many_of_all_strangers_together() -> None:
     strangers.admit_untrusted(SSRC, HERE, 10.25)
 
 
+def test_and_half_of_that_of_one_address_even_if_none_is_refused() -> None:
+    strangers = Strangers(per_session=4, per_address=1000)
+    fates = []
+    for _ in range(1000):
+        try:
+            strangers.admit_untrusted(SSRC, THERE, 10.0)
+        except BadPacket as bad:
+            fates.append(bad.reason)
+    assert fates == ["stranger_address"] * 998
+    strangers.admit_untrusted(SSRC + 1, THERE, 10.0)  # another session hears it
+    strangers.admit_untrusted(SSRC, HERE, 10.0)
+    strangers.admit_untrusted(SSRC, HERE, 10.0)
+
+
 def test_an_address_has_so_many_refused_in_all_sessions_together() -> None:
     strangers = Strangers(per_session=1000, per_address=4)
     assert heard(strangers, 2, 10.0) == ["heard"] * 2
@@ -80,4 +94,5 @@ def test_memory_is_bounded_whoever_comes() -> None:
         address = (f"10.0.{index >> 8}.{index & 255}", 1)
         strangers.admit_untrusted(index, address, 10.0)
         strangers.note_refused(address, 10.0)
-    assert len(strangers._sessions) == len(strangers._addresses) == 4096
+    limits = strangers._sessions, strangers._shares, strangers._addresses
+    assert [len(each) for each in limits] == [4096] * 3

@@ -1,11 +1,13 @@
 """The event loop stands still for half a second: nobody is judged by it, and nothing comes at once.
 
-Where it matters what lies in a socket meanwhile, sockets and the stall are real.
+Where it matters what lies in a socket meanwhile, the sockets are real. The clock never is: a busy
+machine has stalls of its own.
 """
 
 from __future__ import annotations
 
 import os
+import select
 import socket
 import time
 from contextlib import asynccontextmanager
@@ -19,6 +21,7 @@ from fake_pool import FakePool
 from fake_wires import FakeDevice, FakeFront
 from mqtt_peer import PASSWORD, Peer, RecordingSink, check_password
 from served_sessions import FRAME, idle, serving
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from trio_gateway.broker import open_broker
 from trio_gateway.core.mqtt_packet import ConnAck, Connect, PingReq, PingResp, encode
@@ -31,12 +34,10 @@ from trio_gateway.settings import (
     Settings,
     UdpSettings,
 )
-from trio_gateway.udp import open_udp
+from trio_gateway.udp import UdpPlane, open_udp
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-
-    from trio.testing import MockClock
 
     from trio_gateway.session import Session
     from trio_gateway.sessions import Handler
@@ -44,6 +45,12 @@ if TYPE_CHECKING:
 HERE = Address("127.0.0.1", 0)
 STALL = 0.5
 LEAD = AudioSettings().lead_frames
+
+
+@pytest.fixture
+def slow_clock() -> MockClock:
+    """It stands still, until nothing has happened for a second: then something hangs."""
+    return MockClock(autojump_threshold=1.0)
 
 
 async def play_ten_seconds(session: Session) -> None:
@@ -84,12 +91,15 @@ class Line:
     """A device with a socket of its own, in this very thread."""
 
     device: FakeDevice
-    gateway: tuple[str, int]
+    plane: UdpPlane
     socket: socket.socket
 
     def send(self, *datagrams: bytes) -> None:
+        """Return when they lie in the gateway's socket, unread."""
         for each in datagrams:
-            self.socket.sendto(each, self.gateway)
+            self.socket.sendto(each, self.plane.address)
+        ready, _, _ = select.select([self.plane._sock], [], [], 5)
+        assert ready
 
 
 @asynccontextmanager
@@ -111,14 +121,14 @@ async def open_line(
         sessions.deliver("device", {"type": "listen", "state": "start", "mode": "realtime"})
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
             sock.bind(("127.0.0.1", 0))
-            yield sessions, Line(FakeDevice.of(answer), udp.address, sock)
+            yield sessions, Line(FakeDevice.of(answer), udp, sock)
         nursery.cancel_scope.cancel()
 
 
 # Whoever is ready when the stall ends runs in an order that Trio draws by lot: once is no proof.
 @pytest.mark.parametrize(("stall", "rounds"), [(0.1, 8), (STALL, 1)])
 async def test_what_a_device_says_meanwhile_is_heard_in_order_and_not_called_lost(
-    stall: float, rounds: int
+    slow_clock: MockClock, stall: float, rounds: int
 ) -> None:
     """Also what another packet had overtaken just before: its wait is over, and there it lies."""
     heard: list[int] = []
@@ -129,52 +139,51 @@ async def test_what_a_device_says_meanwhile_is_heard_in_order_and_not_called_los
             await send.send(int(frame[0]))
 
     async def hear(upto: int) -> None:
-        while not heard or heard[-1] < upto:
-            heard.append(await receive.receive())
+        with trio.fail_after(5):
+            while not heard or heard[-1] < upto:
+                heard.append(await receive.receive())
 
-    with trio.fail_after(10):
-        async with open_line(listen) as (sessions, line):
-            for round_ in range(rounds):
-                values = range(1 + 12 * round_, 13 + 12 * round_)
-                first, overtaken, ahead, *rest = map(line.device.say, values)
-                line.send(first, ahead)
-                await hear(values[0])
-                await trio.sleep(0.005)
-                line.send(overtaken, *rest)
-                time.sleep(stall)  # noqa: ASYNC251  the stall
-                await hear(values[-1])
-            (session,) = sessions.live
-            link = session.link.statistics()
+    async with open_line(listen) as (sessions, line):
+        for round_ in range(rounds):
+            values = range(1 + 12 * round_, 13 + 12 * round_)
+            first, overtaken, ahead, *rest = map(line.device.say, values)
+            line.send(first, ahead)
+            await hear(values[0])
+            line.send(overtaken, *rest)
+            slow_clock.jump(stall)
+            await hear(values[-1])
+        (session,) = sessions.live
+        link = session.link.statistics()
     assert heard == list(range(1, 12 * rounds + 1))
     assert (link.lost, link.late) == (0, 0)
 
 
-async def test_a_device_that_spoke_meanwhile_is_not_idle() -> None:
-    with trio.fail_after(10):
-        async with open_line(idle_timeout=0.1) as (sessions, line):
-            for value in range(8):
-                line.send(line.device.say(value))
-                time.sleep(0.15)  # noqa: ASYNC251  the stall
-                await trio.sleep(0.02)
-                assert len(sessions.live) == 1
-            await trio.sleep(0.2)
-            assert sessions.live == (), "one that is silent still is"
+async def test_a_device_that_spoke_meanwhile_is_not_idle(slow_clock: MockClock) -> None:
+    async with open_line(idle_timeout=0.1) as (sessions, line):
+        for value in range(8):
+            line.send(line.device.say(value))
+            slow_clock.jump(0.15)
+            await wait_all_tasks_blocked()
+            assert len(sessions.live) == 1
+        slow_clock.jump(0.15)
+        await wait_all_tasks_blocked()
+        assert sessions.live == (), "one that is silent still is"
 
 
-async def test_a_client_whose_ping_lies_unread_is_not_gone() -> None:
+async def test_a_client_whose_ping_lies_unread_is_not_gone(slow_clock: MockClock) -> None:
     settings = MqttSettings(listen=HERE, max_keepalive=0.1, keepalive_factor=1.0)
-    with trio.fail_after(10):
-        async with open_broker(
-            settings, sink=RecordingSink(), authenticate=check_password
-        ) as broker:
-            assert broker.address is not None
-            stream = await trio.open_tcp_stream(*broker.address)
-            peer = Peer(stream)
-            async with stream:
-                connect = Connect("device", username="user", password=PASSWORD)
-                assert await peer.ask(connect) == ConnAck(0)
-                for _ in range(5):
-                    os.write(stream.socket.fileno(), encode(PingReq()))
-                    time.sleep(0.15)  # noqa: ASYNC251  the stall
+    async with open_broker(settings, sink=RecordingSink(), authenticate=check_password) as broker:
+        assert broker.address is not None
+        stream = await trio.open_tcp_stream(*broker.address)
+        peer = Peer(stream)
+        async with stream:
+            connect = Connect("device", username="user", password=PASSWORD)
+            assert await peer.ask(connect) == ConnAck(0)
+            for _ in range(5):
+                os.write(stream.socket.fileno(), encode(PingReq()))
+                time.sleep(0.02)  # noqa: ASYNC251  the kernel carries it over
+                slow_clock.jump(0.15)
+                with trio.fail_after(5):
                     assert await peer.receive() == PingResp()
-                assert await peer.receive() is None, "one that is silent still is"
+            slow_clock.jump(0.15)
+            assert await peer.receive() is None, "one that is silent still is"

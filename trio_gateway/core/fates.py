@@ -38,7 +38,9 @@ class UplinkStatistics:
         lost: Frames that never came, named as lost.
         skipped: Missing frames of long gaps that were not named; nothing became of them.
         decoded: Frames that arrived and were decoded.
-        recovered: Lost frames of which the next packet carried a copy (in-band FEC).
+        recovered: Lost frames of which the next packet carried a copy (in-band FEC). Of a packet
+            of several Opus frames, such as 3 x 20 ms, it is one of the last, and libopus conceals
+            the others.
         concealed: Lost frames that libopus filled in.
         failed: Frames that libopus refused; they are read as silence.
         dropped: Frames given up before they were decoded.

@@ -69,6 +69,9 @@ RETURN_FRAMES = 5
 """Packets in a row that undo a jump or a move whose stream is still heard. A guess: 0.3 s, in which
 two streams cannot both be the device."""
 
+MAX_CLAIMS = 4
+"""Addresses of which packets are held. A guess: one is the device's, and some strangers'."""
+
 
 @define
 class SourcePin:
@@ -104,7 +107,7 @@ class SourcePin:
     _moved: float = field(default=-math.inf, init=False)
     _undone_at: float = field(default=-math.inf, init=False)
     _jump: Claim | None = field(default=None, init=False)  # from the pinned address
-    _move: Claim | None = field(default=None, init=False)  # from another, or before there is one
+    _moves: list[Claim] = field(factory=list, init=False)  # from others, or before there is one
     _left: Lines = field(init=False)  # rule 5
 
     def __attrs_post_init__(self) -> None:
@@ -116,8 +119,7 @@ class SourcePin:
     @property
     def held(self) -> int:
         """Packets held now."""
-        claims = (claim for claim in (self._jump, self._move) if claim)
-        return sum(len(claim.held) for claim in claims) + self._left.held
+        return sum(len(claim.held) for claim in self._claims()) + self._left.held
 
     @property
     def heard_at(self) -> float:
@@ -134,9 +136,11 @@ class SourcePin:
         In a row means in a row. Of random packets one in 40 looks good, two one after the other one
         in 1,600. Claims with an address that is known stay: anybody could end those.
         """
-        if self._move is not None and self._move.address == address:
-            self.unconfirmed += len(self._move.held)
-            self._move = None
+        for claim in self._moves:
+            if claim.address == address:
+                self.unconfirmed += len(claim.held)
+                self._moves.remove(claim)
+                return
 
     def is_replay(self, frame: UplinkFrame) -> bool:
         """Whether just this packet was believed before, in a stream that was left or undone."""
@@ -188,14 +192,14 @@ class SourcePin:
             return self._hold_untrusted(frame, address, ahead, samples, now)
         self.address = address
         believed = [(frame, now)]
-        if ahead > 0 and (self._jump or self._move):
+        if ahead > 0 and (self._jump or self._moves):
             self._refute(believed, now)
         self._believe(believed, samples, now)
         return believed
 
     def _refute(self, believed: list[Arrived], now: float) -> None:
         """Rule 4; but what the stream reaches now was only overtaking, not jumping."""
-        for claim in (claim for claim in (self._jump, self._move) if claim):
+        for claim in self._claims():
             own = claim.address == self.address
             for frame, arrived in claim.held:
                 ahead = frame.sequence - believed[-1][0].sequence
@@ -203,7 +207,14 @@ class SourcePin:
                     believed.append((frame, arrived))
                 else:
                     self.unconfirmed += 1
-        self._jump = self._move = None
+        self._forget_claims()
+
+    def _claims(self) -> list[Claim]:
+        return self._moves if self._jump is None else [self._jump, *self._moves]
+
+    def _forget_claims(self) -> None:
+        self._jump = None
+        self._moves.clear()
 
     def _hold_untrusted(
         self, frame: UplinkFrame, address: Address, ahead: int, samples: int, now: float
@@ -212,8 +223,8 @@ class SourcePin:
         self._check_duration_untrusted(samples)
         if ahead <= 0:
             raise BadPacket("implausible", "old, and from elsewhere")
-        claim = self._jump if address == self.address else self._move
-        if claim is None or claim.address != address:
+        claim = next((each for each in self._claims() if each.address == address), None)
+        if claim is None:
             claim = self._begin_claim(address)
         if not self._held_by(claim, frame, now):
             return []
@@ -257,11 +268,13 @@ class SourcePin:
     def _begin_claim(self, address: Address) -> Claim:
         claim = Claim(address, self.reach, self.max_held)
         if address == self.address:
-            self._jump, given_up = claim, self._jump
-        else:
-            self._move, given_up = claim, self._move
-        if given_up is not None:
+            self._jump = claim
+            return claim
+        if len(self._moves) == MAX_CLAIMS:  # the one that has shown least, and of those the first
+            given_up = min(self._moves, key=lambda each: len(each.held))
+            self._moves.remove(given_up)
             self.unconfirmed += len(given_up.held)
+        self._moves.append(claim)
         return claim
 
     def _is_quiet(self, now: float) -> bool:
@@ -284,9 +297,8 @@ class SourcePin:
     def _follow(self, claim: Claim, samples: int, now: float) -> list[Arrived]:
         """Go on with the stream that `claim` has shown."""
         believed, claim.held = claim.held, []
-        for other in (self._jump, self._move):
-            self.unconfirmed += len(other.held) if other else 0
-        self._jump = self._move = None
+        self.unconfirmed += sum(len(other.held) for other in self._claims())
+        self._forget_claims()
         if self.address is not None and claim.address != self.address:
             self.moves += 1
             self._moved = now

@@ -7,9 +7,11 @@ Rule 1: only strangers are limited: who sends from an address that a session kno
     is always heard, and so is everybody before it knows one. Nobody uses up what its device needs.
 Rule 2: a session hears so many datagrams a second of all its strangers together. One of them may be
     its device behind a new address, which needs two.
-Rule 3: an address has so many datagrams a second refused, in all sessions together; beyond that it
+Rule 3: half of that is what it hears of one address, whatever becomes of it. So one flooder does
+    not use up what the device needs, even if he sends what is not refused but held, or a copy.
+Rule 4: an address has so many datagrams a second refused, in all sessions together; beyond that it
     is not heard as a stranger at all. So behind one address (NAT) any number of devices may move,
-    and one flooder does not use up what rule 2 leaves them.
+    and who guesses cannot go on in the next session.
 """
 
 from __future__ import annotations
@@ -36,26 +38,31 @@ class Strangers:
     """Decides for all sessions. Times are seconds of the caller's clock; memory is bounded.
 
     Attributes:
-        per_session: Datagrams a second that one session hears from elsewhere; also at once.
+        per_session: Datagrams a second that one session hears from elsewhere; also at once. Half of
+            them, or one, of one address.
         per_address: Datagrams a second of one address that are refused; also at once.
     """
 
     per_session: float
     per_address: float
     _sessions: RateLimits = field(init=False)
+    _shares: RateLimits = field(init=False)
     _addresses: RateLimits = field(init=False)
 
     def __attrs_post_init__(self) -> None:
+        share = max(1.0, self.per_session / 2)
         self._sessions = RateLimits(self.per_session, self.per_session)
+        self._shares = RateLimits(share, share)
         self._addresses = RateLimits(self.per_address, self.per_address)
 
     def admit_untrusted(self, ssrc: int, address: Address, now: float) -> None:
         """Pass a stranger's datagram on, or refuse it before anything is spent on it.
 
         Raises:
-            BadPacket: `stranger_address` (rule 3) or `stranger_session` (rule 2).
+            BadPacket: `stranger_address` (rules 3 and 4) or `stranger_session` (rule 2).
         """
-        if not self._addresses.has(_network_of(address[0]), now):
+        network = _network_of(address[0])
+        if not (self._addresses.has(network, now) and self._shares.take((ssrc, network), now)):
             raise BadPacket("stranger_address")
         if not self._sessions.take(ssrc, now):
             raise BadPacket("stranger_session")

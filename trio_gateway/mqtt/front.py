@@ -51,8 +51,9 @@ log = structlog.get_logger(__name__)
 BATCH = 64
 
 # Seconds to hand over what is queued when the front is closed: the goodbyes of a shutdown, 4,300 a
-# second and more (measured). With LEAVE_TIMEOUT it fits into the last second of the grace period.
-FLUSH_TIMEOUT = 0.5
+# second and more (measured). With LEAVE_TIMEOUT, and what handlers get before (handlers.PATIENCE),
+# it fits into the last second of the grace period.
+FLUSH_TIMEOUT = 0.35
 
 
 @asynccontextmanager

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["Login", "Session", "open_loop", "open_session"]
 
 # Seconds to say DISCONNECT. Guess: a broker that lives takes it in a millisecond.
-LEAVE_TIMEOUT = 0.25
+LEAVE_TIMEOUT = 0.15
 
 # The refusals of MQTT 3.1.1 (table 3.1) that waiting does not cure, as paho 2 names them.
 _REFUSALS = frozenset(

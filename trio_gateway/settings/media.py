@@ -80,7 +80,8 @@ class UdpSettings:
         20.0,
         Number(1, 100_000),
         unit="datagrams/s",
-        help="What a session hears from elsewhere than its device's address, and at once.",
+        help="What a session hears from elsewhere than its device's address, and at once. Half of "
+        "that from one address.",
         why="A device that has moved needs two. Measured: of random datagrams with a live ssrc, "
         "about 200 move a session whose device is silent; at 20,000/s that takes 10 ms.",
     )

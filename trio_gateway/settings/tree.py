@@ -191,11 +191,11 @@ class Settings:
     )
     grace: float = setting(
         8.0,
-        Number(0),
+        Number(0, 86_400),
         unit="s",
         help="From SIGTERM or Ctrl-C until the program has left. Live calls get all of it but the "
         "last second, which is for goodbyes. What hangs is ended by force, after 2 s at least.",
-        why="`docker stop` kills after 10 s.",
+        why="`docker stop` kills after 10 s. A day is longer than any call.",
     )
     http_listen: Address | None = setting(
         None,
