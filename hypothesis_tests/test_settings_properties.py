@@ -207,11 +207,21 @@ def test_texts_that_are_no_address_or_url_say_so(text: str) -> None:
             assert Address.parse(str(parsed)) == parsed
 
 
-@given(anything, st.text("abcABC/@:%?#[] \n", min_size=1))
-def test_a_password_never_survives_masking(user: str, password: str) -> None:
+@given(
+    anything,
+    st.text("abcABC/@:%?#[] \n", min_size=1),
+    st.sampled_from(["mqtt://", "mqtt:/", "mqtt:", ""]),
+    st.sampled_from(["@broker:1883", "@broker", "@[::1]", "@broker/topic", "", "/", ":1883", "?"]),
+)
+def test_a_password_never_survives_masking(user: str, password: str, start: str, end: str) -> None:
     user = user.replace(":", "").replace("@", "").replace("/", "")
     marked = f"<{password}>"
-    for start in ("mqtt://", "mqtt:/", "mqtt:", ""):
-        masked = mask_url(f"{start}{user}:{marked}@broker:1883")
-        assert marked not in masked
-        assert masked.endswith("***@broker:1883")
+    masked = mask_url(f"{start}{user}:{marked}{end}")
+    assert marked not in masked
+    if end.startswith("@"):
+        assert "<" not in masked.removeprefix(f"{start}{user}:")
+        shown = end if "topic" not in end else "@broker/***"
+        assert masked.endswith(f"***{shown}")
+    elif "@" not in marked:  # else the password may as well end there, and a host begin
+        assert ">" not in masked.replace(user, "")
+        assert masked.endswith("***")

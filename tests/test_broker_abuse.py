@@ -7,16 +7,14 @@ from __future__ import annotations
 
 import socket
 import struct
-import subprocess
 import sys
 import tracemalloc
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-import psutil
 import pytest
 import trio
+from certificates import Authority, client_context
 from mqtt_peer import Peer, RecordingSink, check_password
 
 from trio_gateway.broker import Broker, open_broker
@@ -33,14 +31,15 @@ from trio_gateway.core.mqtt_packet import (
 from trio_gateway.settings import Address, MqttSettings
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs all of 127.0.0.0/8")
 
 VICTIM = "GID_test@@@aa_bb_cc_dd_ee_ff@@@uuid"
 ATTACKER = "127.0.0.2"
 TIMEOUT = 20.0  # seconds; everything here takes less than two
-ROUND_TRIP = 1.0  # seconds; it takes 1 ms, and the machine may be busy
 UNLIMITED = 1e9
 
 
@@ -62,18 +61,31 @@ class AnsweringSink(RecordingSink):
 class Site:
     """An endpoint, a victim that talks with it without pause, and room for attackers."""
 
-    def __init__(self, broker: Broker, sink: AnsweringSink, nursery: trio.Nursery) -> None:
+    def __init__(
+        self,
+        broker: Broker,
+        sink: AnsweringSink,
+        nursery: trio.Nursery,
+        context: ssl.SSLContext | None,
+    ) -> None:
         self.broker = broker
         self.sink = sink
+        self.context = context
         self.nursery = nursery
         self.round_trips = 0
         self._streams = AsyncExitStack()
 
     async def open(self, host: str = ATTACKER) -> Peer:
         """Connect; the connection is closed with the site, if not before."""
-        assert self.broker.address is not None
-        stream = await trio.open_tcp_stream(*self.broker.address, local_address=host)
-        return Peer(await self._streams.enter_async_context(stream))
+        address = self.broker.tls_address if self.context else self.broker.address
+        assert address is not None
+        tcp = await trio.open_tcp_stream(*address, local_address=host)
+        await self._streams.enter_async_context(tcp)
+        if self.context is None:
+            return Peer(tcp)
+        return Peer(
+            trio.SSLStream(tcp, self.context, server_hostname="127.0.0.1", https_compatible=True)
+        )
 
     async def aclose(self) -> None:
         await self._streams.aclose()
@@ -85,10 +97,9 @@ class Site:
 
     async def live(self, victim: Peer) -> None:
         while True:
-            with trio.fail_after(ROUND_TRIP):
-                assert await victim.ask(PingReq()) == PingResp()
-                answer = await victim.ask(Publish("device-server", b"{}"))
-                assert answer == Publish(f"devices/p2p/{VICTIM}", b"answer")
+            assert await victim.ask(PingReq()) == PingResp()
+            answer = await victim.ask(Publish("device-server", b"{}"))
+            assert answer == Publish(f"devices/p2p/{VICTIM}", b"answer")
             self.round_trips += 1
             await trio.sleep(0.005)
 
@@ -104,31 +115,47 @@ class Site:
         assert ("disconnected", VICTIM) not in self.sink.events
 
 
+Files: TypeAlias = "tuple[Path, Path, ssl.SSLContext] | None"
+
+
+@pytest.fixture(params=["plain", "tls"])
+def files(request: pytest.FixtureRequest, tmp_path: Path) -> Files:
+    """What an endpoint and those who come to it need for TLS; None without."""
+    if request.param == "plain":
+        return None
+    authority = Authority(tmp_path)
+    return (*authority.issue(tmp_path), client_context(authority))
+
+
 @asynccontextmanager
-async def open_site(**settings: Any) -> AsyncIterator[Site]:
-    mqtt = MqttSettings(
-        listen=Address("127.0.0.1", 0),
-        **({"message_rate": UNLIMITED, "byte_rate": UNLIMITED} | settings),
-    )
+async def open_site(files: Files = None, **settings: Any) -> AsyncIterator[Site]:
+    given: dict[str, Any] = {"message_rate": UNLIMITED, "byte_rate": UNLIMITED} | settings
+    anywhere = Address("127.0.0.1", 0)
+    if files is None:
+        given |= {"listen": anywhere}
+    else:
+        given |= {"listen": None, "tls_listen": anywhere}
+        given |= {"tls_cert_file": files[0], "tls_key_file": files[1]}
+    mqtt = MqttSettings(**given)
     sink = AnsweringSink()
     with trio.fail_after(TIMEOUT):
         async with open_broker(mqtt, sink=sink, authenticate=check_password) as broker:
             sink.broker = broker
             async with trio.open_nursery() as nursery:
-                site = Site(broker, sink, nursery)
+                site = Site(broker, sink, nursery, files[2] if files else None)
                 async with aclosing(site):
                     nursery.start_soon(site.live, await site.device(VICTIM))
                     yield site
                     nursery.cancel_scope.cancel()
 
 
-async def test_500_devices_behind_one_address_come_back_at_once() -> None:
+async def test_500_devices_behind_one_address_come_back_at_once(files: Files) -> None:
     devices: list[Peer] = []
 
     async def come(number: int) -> None:
         devices.append(await site.device(f"device {number}"))
 
-    async with open_site(message_rate=50.0, byte_rate=65536.0) as site:
+    async with open_site(files, message_rate=50.0, byte_rate=65536.0) as site:
         # The second time all the old connections are still there: a router has been restarted.
         for time in (1, 2):
             async with trio.open_nursery() as nursery:
@@ -141,8 +168,8 @@ async def test_500_devices_behind_one_address_come_back_at_once() -> None:
         assert set(statistics.closed) <= {"taken_over"}
 
 
-async def test_silent_connections_from_one_address_keep_nobody_out() -> None:
-    async with open_site(max_pending=100, max_pending_per_address=50) as site:
+async def test_silent_connections_from_one_address_keep_nobody_out(files: Files) -> None:
+    async with open_site(files, max_pending=100, max_pending_per_address=50) as site:
         async with site.undisturbed():
             held = [await site.open() for _ in range(300)]
             await site.device("another", "127.0.0.3")
@@ -153,8 +180,8 @@ async def test_silent_connections_from_one_address_keep_nobody_out() -> None:
         assert await held[0].receive() is None
 
 
-async def test_silent_connections_from_everywhere_keep_nobody_out() -> None:
-    async with open_site(max_pending=100, max_pending_per_address=50) as site:
+async def test_silent_connections_from_everywhere_keep_nobody_out(files: Files) -> None:
+    async with open_site(files, max_pending=100, max_pending_per_address=50) as site:
         async with site.undisturbed():
             held = [await site.open(f"127.1.{n // 250}.{n % 250 + 1}") for n in range(500)]
             await site.device("another", "127.0.0.3")
@@ -177,14 +204,14 @@ async def test_a_flood_of_connections_is_turned_away_at_the_door() -> None:
 
 
 @pytest.mark.parametrize("addresses", [1, 200])
-async def test_wrong_passwords_for_the_victims_id(addresses: int) -> None:
+async def test_wrong_passwords_for_the_victims_id(files: Files, addresses: int) -> None:
     async def guess(number: int) -> None:
         guesser = await site.open(f"127.2.0.{number % addresses + 1}")
         assert await guesser.connect(VICTIM, password=b"wrong") in {ConnAck(5), ConnAck(3)}
         assert await guesser.receive() is None
         await guesser.close()
 
-    async with open_site(failed_login_rate=1e-9, failed_login_burst=100) as site:
+    async with open_site(files, failed_login_rate=1e-9, failed_login_burst=100) as site:
         async with site.undisturbed():
             for batch in range(8):
                 async with trio.open_nursery() as nursery:
@@ -224,8 +251,8 @@ async def test_what_strangers_send_is_not_held() -> None:
         assert grown < 4e6  # if it held what it was sent: 12 MB
 
 
-async def test_clients_that_do_not_read_are_held_little_for() -> None:
-    async with open_site(max_packet_bytes=16 * 1024, max_outbox_bytes=64 * 1024) as site:
+async def test_clients_that_do_not_read_are_held_little_for(files: Files) -> None:
+    async with open_site(files, max_packet_bytes=16 * 1024, max_outbox_bytes=64 * 1024) as site:
         readers = []
         for number in range(20):
             readers.append(await site.device(f"reader {number}", ATTACKER))
@@ -240,7 +267,7 @@ async def test_clients_that_do_not_read_are_held_little_for() -> None:
         assert site.broker.send("reader 0", b"{}")  # the other half is its own
 
 
-async def test_clients_that_talk_without_pause_are_not_heard_more() -> None:
+async def test_clients_that_talk_without_pause_are_not_heard_more(files: Files) -> None:
     async def chatter(number: int) -> None:
         peer = await site.device(f"chatter {number}", ATTACKER)
         with suppress(trio.BrokenResourceError):
@@ -248,7 +275,7 @@ async def test_clients_that_talk_without_pause_are_not_heard_more() -> None:
                 await peer.send(encode(Publish("device-server", b"{}")) * 1000)
 
     # 500 is what the victim itself needs: it pauses 5 ms.
-    async with open_site(message_rate=500.0, message_burst=50) as site:
+    async with open_site(files, message_rate=500.0, message_burst=50) as site:
         for number in range(10):
             site.nursery.start_soon(chatter, number)
         await until(lambda: site.broker.statistics().throttled.get("messages", 0) >= 100)
@@ -269,81 +296,3 @@ async def test_who_is_gone_before_he_is_served_harms_nobody() -> None:
                     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                     sock.connect(site.broker.address)
             await site.device("another", "127.0.0.3")
-
-
-STARVED = """
-import resource, structlog, sys, trio
-from mqtt_peer import RecordingSink, check_password
-from trio_gateway.broker import open_broker
-from trio_gateway.settings import Address, MqttSettings
-
-def starve(when):
-    if sys.argv[1] == when:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (60, 60))
-
-async def main():
-    settings = MqttSettings(listen=Address("127.0.0.1", 0))
-    sink = RecordingSink()
-    async with open_broker(settings, sink=sink, authenticate=check_password) as broker:
-        starve("later")
-        print(broker.address[1], flush=True)
-        await trio.sleep_forever()
-
-structlog.configure(logger_factory=structlog.WriteLoggerFactory(sys.stderr))
-starve("from the start")
-trio.run(main)
-"""
-
-
-@asynccontextmanager
-async def open_starved(when: str) -> AsyncIterator[tuple[int, psutil.Process]]:
-    """An endpoint in a process that may have 60 files open. Gives its port and itself."""
-    running = subprocess.Popen(  # noqa: S603, ASYNC220  our own, and it starts at once
-        [sys.executable, "-c", STARVED, when],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        cwd=Path(__file__).parent,
-    )
-    with running, trio.fail_after(TIMEOUT):
-        try:
-            assert running.stdout is not None
-            port = int(await trio.to_thread.run_sync(running.stdout.readline))
-            yield port, psutil.Process(running.pid)
-        finally:
-            running.kill()
-
-
-async def test_without_file_descriptors_it_waits_and_goes_on() -> None:
-    async with open_starved("later") as (port, endpoint), AsyncExitStack() as streams:
-
-        async def connect() -> Peer:
-            stream = await trio.open_tcp_stream("127.0.0.1", port)
-            return Peer(await streams.enter_async_context(stream))
-
-        victim = await connect()
-        assert await victim.connect(VICTIM) == ConnAck(0)
-        flood = [await connect() for _ in range(100)]
-        before = sum(endpoint.cpu_times()[:2])
-        for _ in range(50):
-            assert await victim.ask(PingReq()) == PingResp()
-            await trio.sleep(0.01)
-        assert endpoint.num_fds() == 60
-        assert sum(endpoint.cpu_times()[:2]) - before < 0.3  # of 0.5 s: it does not spin
-        for each in flood:
-            await each.close()
-        assert await (await connect()).connect("another") == ConnAck(0)
-        assert await victim.ask(PingReq()) == PingResp()
-
-
-async def test_few_file_descriptors_are_not_left_to_strangers() -> None:
-    async with open_starved("from the start") as (port, endpoint), AsyncExitStack() as streams:
-        for number in range(100):
-            stream = await trio.open_tcp_stream(
-                "127.0.0.1", port, local_address=f"127.1.0.{number + 1}"
-            )
-            await streams.enter_async_context(stream)
-        device = Peer(await trio.open_tcp_stream("127.0.0.1", port))
-        with trio.fail_after(5):  # half of `connect_timeout`, which would make room as well
-            assert await device.connect(VICTIM) == ConnAck(0)
-        assert endpoint.num_fds() < 40
-        await device.close()

@@ -221,6 +221,26 @@ async def test_a_client_refuses_an_expired_certificate_and_others_are_served(
         await eventually(broker, handshakes_failed={"sslv3_alert_certificate_expired": 1})
 
 
+async def test_a_certificate_that_only_openssl_can_read_is_served(
+    authority: Authority, tmp_path: Path
+) -> None:
+    certificate, key = authority.issue(tmp_path)
+    der = ssl.PEM_cert_to_DER_cert(certificate.read_text())
+    version = der.index(bytes.fromhex("a003020102")) + 4
+    certificate.write_text(ssl.DER_cert_to_PEM_cert(der[:version] + b"\x04" + der[version + 1 :]))
+    now = 0.0
+    with structlog.testing.capture_logs() as logs:
+        current = Certificate(certificate, key, clock=lambda: now)
+        now = 1e12
+        current.context()
+    assert said(logs, "warning") == ["cannot tell when the TLS certificate expires"]
+    assert said(logs, "error") == []
+    with structlog.testing.capture_logs() as logs:
+        (tmp_path / "server.crt").touch()
+        current.context()
+    assert [each["expires"] for each in logs if "expires" in each] == ["unknown"]
+
+
 async def test_a_key_that_everybody_can_read_is_mentioned(
     authority: Authority, tmp_path: Path
 ) -> None:

@@ -148,8 +148,10 @@ async def test_a_sink_that_raises_on_connection_leaves_nothing(autojump_clock: M
         assert await device.connect(DEVICE) == ConnAck(0)
         assert await device.receive() is None
         assert run.broker.statistics().clients == 0
-        assert run.broker.statistics().connections == 0
         assert not run.broker.send(DEVICE, b"{}")
+        await device.close()
+        await trio.testing.wait_all_tasks_blocked()
+        assert run.broker.statistics().connections == 0
 
 
 async def test_authentication_that_crashes_lets_nobody_in(autojump_clock: MockClock) -> None:

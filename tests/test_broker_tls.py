@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import socket
 import ssl
-import struct
-from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
 import components
@@ -25,7 +22,6 @@ from tls_endpoint import (
     endpoint,
     eventually,
     port_of,
-    refuse,
 )
 
 from trio_gateway import Settings, open_gateway
@@ -114,153 +110,7 @@ async def test_both_listeners_serve_the_same_clients(authority: Authority, tmp_p
             await eventually(broker, closed={"taken_over": 1})
 
 
-# Peers that are not clients
-
-
-@pytest.mark.parametrize(
-    ("said_first", "reason"),
-    [
-        (encode(Connect("device", username="user", password=PASSWORD)), "wrong_version_number"),
-        (b"GET / HTTP/1.1\r\n\r\n", "http_request"),
-        (b"", "eof"),
-        (b"\x16\x03\x01\x02\x00\x01", "eof"),
-    ],
-)
-async def test_a_peer_that_does_not_speak_tls(
-    authority: Authority, tmp_path: Path, said_first: bytes, reason: str
-) -> None:
-    async with endpoint(authority.issue(tmp_path)) as (broker, sink):
-        async with await trio.open_tcp_stream("127.0.0.1", port_of(broker)) as tcp:
-            if said_first:
-                await tcp.send_all(said_first)
-            if reason == "eof":
-                await tcp.send_eof()
-            while await tcp.receive_some():  # an alert, perhaps; in any case the end
-                pass
-        await eventually(broker, handshakes_failed={reason: 1}, connections=0)
-        assert sink.events == []
-
-
-async def test_a_tls_client_at_the_plain_port(authority: Authority, tmp_path: Path) -> None:
-    async with endpoint(authority.issue(tmp_path), listen=ANYWHERE) as (broker, _):
-        assert broker.address is not None
-        tcp = await trio.open_tcp_stream(*broker.address)
-        async with trio.SSLStream(tcp, client_context(authority), server_hostname="x") as tls:
-            with pytest.raises(trio.BrokenResourceError):
-                await tls.do_handshake()
-        await eventually(broker, connections=0)
-        assert sum(broker.statistics().bad_packets.values()) == 1
-        assert broker.statistics().handshakes_failed == {}
-
-
-async def test_a_client_that_does_not_trust_us_has_its_reason_logged(
-    authority: Authority, tmp_path: Path
-) -> None:
-    other = client_context(Authority(tmp_path, "other"))
-    with structlog.testing.capture_logs() as logs:
-        async with endpoint(authority.issue(tmp_path)) as (broker, _):
-            for _ in range(3):
-                await refuse(broker, other)
-            await eventually(broker, handshakes_failed={"tlsv1_alert_unknown_ca": 3})
-    failures = [each for each in logs if each["event"] == "TLS handshake failed"]
-    assert failures[0]["reason"] == "tlsv1_alert_unknown_ca"
-    assert failures[0]["peer"].startswith("127.0.0.1:")
-    assert len(failures) == 1, "at most one a second"
-
-
-async def test_a_version_that_is_too_old(authority: Authority, tmp_path: Path) -> None:
-    old = client_context(authority)
-    with pytest.warns(DeprecationWarning, match="deprecated"):
-        old.minimum_version = ssl.TLSVersion.TLSv1
-    with pytest.warns(DeprecationWarning, match="deprecated"):
-        old.maximum_version = ssl.TLSVersion.TLSv1_1
-    old.set_ciphers("DEFAULT:@SECLEVEL=0")  # else this end would not even try
-    async with endpoint(authority.issue(tmp_path)) as (broker, _):
-        with pytest.raises(trio.BrokenResourceError):
-            async with connected(broker, old):
-                pass
-        await eventually(broker, handshakes_failed={"unsupported_protocol": 1})
-
-
-async def test_a_reset_in_the_middle_of_a_handshake(authority: Authority, tmp_path: Path) -> None:
-    async with endpoint(authority.issue(tmp_path)) as (broker, _):
-        tcp = await trio.open_tcp_stream("127.0.0.1", port_of(broker))
-        await tcp.send_all(b"\x16\x03\x01")
-        await eventually(broker, accepted=1)
-        tcp.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        await tcp.aclose()
-        await eventually(broker, handshakes_failed={"reset": 1}, connections=0)
-
-
-async def test_a_handshake_that_stalls_holds_up_nobody_and_ends_in_time(
-    authority: Authority, tmp_path: Path
-) -> None:
-    """`connect_timeout` is for TLS and CONNECT together."""
-    files = authority.issue(tmp_path)
-    async with endpoint(files, connect_timeout=0.5) as (broker, _):
-        stalled = [await trio.open_tcp_stream("127.0.0.1", port_of(broker)) for _ in range(20)]
-        for tcp in stalled:
-            await tcp.send_all(b"\x16")
-        async with connected(broker, client_context(authority)) as client:
-            for tcp in stalled:
-                assert await tcp.receive_some() == b""
-                await tcp.aclose()
-            assert await client.ask(PingReq()) == PingResp()
-        await eventually(broker, handshakes_failed={"unfinished": 20}, connections=0)
-        assert broker.statistics().closed["connect_timeout"] == 20
-
-
-class Turns(trio.abc.Instrument):
-    """Numbers the turns of the event loop."""
-
-    number = 0
-
-    def before_io_wait(self, timeout: float) -> None:  # noqa: ARG002  as overridden
-        self.number += 1
-
-
-async def test_handshakes_begin_one_at_a_time(
-    authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    turns = Turns()
-    began: dict[int, int] = {}
-
-    class Noting(ssl.SSLObject):
-        def do_handshake(self) -> None:
-            if self.server_side:
-                began.setdefault(id(self), turns.number)
-            super().do_handshake()
-
-    monkeypatch.setattr(ssl.SSLContext, "sslobject_class", Noting)
-    context = client_context(authority)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    trio.lowlevel.add_instrument(turns)
-    async with endpoint(authority.issue(tmp_path)) as (broker, _):
-        async with AsyncExitStack() as stack, trio.open_nursery() as nursery:
-            tcps = [await trio.open_tcp_stream("127.0.0.1", port_of(broker)) for _ in range(20)]
-            clients = [trio.SSLStream(await stack.enter_async_context(x), context) for x in tcps]
-            await eventually(broker, accepted=20)
-            for client in clients:  # in the same moment
-                nursery.start_soon(client.do_handshake)
-        assert len(began) == 20
-        assert len(set(began.values())) == 20
-    trio.lowlevel.remove_instrument(turns)
-
-
-async def test_a_peer_that_is_turned_away_costs_no_handshake(
-    authority: Authority, tmp_path: Path
-) -> None:
-    limits = {"connect_burst_per_address": 1, "connect_rate_per_address": 0.001}
-    async with (
-        endpoint(authority.issue(tmp_path), **limits) as (broker, _),
-        connected(broker, client_context(authority)),
-    ):
-        with pytest.raises(trio.BrokenResourceError):
-            async with connected(broker, client_context(authority)):
-                pass
-        assert broker.statistics().turned_away == {"connect_rate_per_address": 1}
-        assert broker.statistics().handshakes_failed == {}
+# The end of a connection
 
 
 async def test_a_client_that_just_closes_tcp_is_gone_like_any_other(
@@ -300,9 +150,7 @@ async def test_the_stream_of_a_peer_knows_its_address(authority: Authority, tmp_
     (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
     async with listener, await trio.open_tcp_stream(*listener.socket.getsockname()[:2]) as tcp:
         accepted = await listener.accept()
-        async with TlsStream(
-            accepted, certificate.context(), trio.Lock(), lambda *_: None
-        ) as stream:
+        async with TlsStream(accepted, certificate, trio.Lock()) as stream:
             assert Peer.of(stream).address == "127.0.0.1"
             assert Peer.of(stream).name == f"127.0.0.1:{tcp.socket.getsockname()[1]}"
 

@@ -9,10 +9,11 @@ import secrets
 import signal
 import subprocess
 import sys
+import traceback
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from types import FunctionType, MethodType
 from typing import TYPE_CHECKING, Any
@@ -36,6 +37,7 @@ from trio_gateway.core.link import AudioLink
 from trio_gateway.core.mqtt_packet import Connect, Publish, encode
 from trio_gateway.core.mqtt_types import Will
 from trio_gateway.core.sealing import Sealer
+from trio_gateway.errors import SettingsError
 from trio_gateway.mqtt import open_external_broker
 from trio_gateway.mqtt.client import Login
 from trio_gateway.mqtt.outbox import Outgoing
@@ -48,14 +50,34 @@ if TYPE_CHECKING:
 PATIENCE = 30.0
 FAULTY = (str(Path(__file__).with_name("faulty_program.py")),)
 DEVICE = "GID@@@aa_bb_cc_dd_ee_ff@@@uuid"
-KEY = "signature-é'\"\\-marlin"
-PASSWORD = "broker-é'\"\\ :@/%-swordfish"
+KEY = "halibut-é'\"\\-marlin"
+PASSWORD = "barracuda-é'\"\\ :@/%-swordfish"
+BASE64 = "q83vEjRWeJq83vAS/NFZ4mrze8BI0VniavN7wEjRWeI="
 SEVEN = 7
-"""Characters of base64 or PEM that no text has by chance."""
+"""Characters of a secret or of base64 that no text has by chance; bytes, of what is escaped."""
+
+
+@lru_cache
+def parts(secret: str | bytes) -> dict[int, frozenset[str]]:
+    """How parts of a secret look when they are shown, by their length."""
+    data = secret.encode() if isinstance(secret, str) else secret
+    # A byte is two digits; escaped it is four characters, but not if it is a letter.
+    wide = {data.hex(): 2, data.hex().upper(): 2, data.hex(" "): 3}
+    if isinstance(secret, bytes):
+        wide[repr(data)[2:-1]] = 4
+    found: dict[int, frozenset[str]] = {}
+    for form in forms(secret):
+        width = min(SEVEN * wide.get(form, 1), len(form))
+        found[width] = found.get(width, frozenset()) | windows(form, width)
+    return found
+
+
+def windows(text: str, width: int) -> set[str]:
+    return {text[at : at + width] for at in range(len(text) - width + 1)}
 
 
 def forms(secret: str | bytes) -> set[str]:
-    """How a secret looks when it is shown."""
+    """How a whole secret looks when it is shown."""
     data = secret.encode() if isinstance(secret, str) else secret
     text = data.decode("latin-1") if isinstance(secret, bytes) else secret
     encoded = {base64.b64encode(bytes(skip) + data).decode()[4:-4] for skip in range(3)}
@@ -66,12 +88,14 @@ def forms(secret: str | bytes) -> set[str]:
 
 
 def assert_hidden(text: str, held: Iterable[str | bytes], where: object) -> None:
+    """Check that no seven characters (or bytes) of a secret are shown in any form."""
     for secret in held:
-        for form in forms(secret):
-            assert form not in text, f"{where} shows {form!r}"
+        for width, hidden in parts(secret).items():
+            shown = windows(text, width) & hidden
+            assert not shown, f"{where} shows {sorted(shown)}"
 
 
-def test_a_secret_is_found_in_every_form() -> None:
+def test_a_secret_is_found_in_every_form_and_in_parts() -> None:
     secret = "swordfish é'\\"
     for shown in (
         f"a {secret}",
@@ -82,9 +106,14 @@ def test_a_secret_is_found_in_every_form() -> None:
         base64.b64encode(f"me:{secret}".encode()).decode(),
         secret.encode().hex(),
         f"mqtt://me:{quote(secret)}@host",
+        secret[:7],
+        f"port could not be cast: {secret[3:]!r}",
+        secret.encode().hex()[4:-4],
     ):
         with pytest.raises(AssertionError):
             assert_hidden(shown, [secret], "this")
+    with pytest.raises(AssertionError):
+        assert_hidden("the wordfish", ["swordfish"], "this")
     assert_hidden("a sword, a fish", [secret], "this")
 
 
@@ -98,7 +127,7 @@ class Scene:
         self.folder = folder
         self.authority = Authority(folder)
         self.certificate, self.key = self.authority.issue(folder)
-        self.held: list[str | bytes] = [KEY, PASSWORD, sign(KEY.encode(), DEVICE, "user")]
+        self.held: list[str | bytes] = [KEY, PASSWORD, BASE64, sign(KEY.encode(), DEVICE, "user")]
         pem = self.key.read_text().splitlines()[1:-1]
         self.held += [line[:40] for line in pem]
         for name, text in (("signature.key", KEY), ("password", PASSWORD)):
@@ -238,6 +267,23 @@ MISTAKES: dict[str, tuple[list[str], dict[str, str]]] = {
     "a bad flag beside it": (["--workers", "x"], {}),
     "another scheme": ([], {"MQTT_URL": f"http://me:{quote(PASSWORD, safe='')}@host"}),
     "not escaped": ([], {"MQTT_URL": f"mqtt://me:{PASSWORD}@host"}),
+    "no host": ([], {"MQTT_URL": f"mqtt://me:{quote(PASSWORD, safe='')}"}),
+    "no host, not escaped": ([], {"MQTT_URL": f"mqtt://me:{PASSWORD}"}),
+    "no host, a letter in the password": ([], {"MQTT_URL": f"mqtt://me:{PASSWORD[:9]}"}),
+    "no @": ([], {"MQTT_URL": f"mqtt://me:{PASSWORD[:9]}broker:1883"}),
+    "no scheme": (["--mqtt", f"me:{PASSWORD[:9]}"], {}),
+    "a bracket": ([], {"MQTT_URL": f"mqtt://me:[{PASSWORD}@host"}),
+    "a query": ([], {"MQTT_URL": f"mqtt://host?password={PASSWORD[:9]}"}),
+    "a character that URLs do not have": ([], {"MQTT_URL": f"mqtt://me:{PASSWORD}\u2100@host"}),
+    "the key for its file": ([], {"SIGNATURE_KEY": "none", "SIGNATURE_KEY_FILE": KEY}),
+    "base64 for its file": ([], {"SIGNATURE_KEY": "none", "SIGNATURE_KEY_FILE": BASE64}),
+    "base64 from the root": ([], {"SIGNATURE_KEY": "none", "SIGNATURE_KEY_FILE": f"/{BASE64}"}),
+    "a long key for its file": (
+        [],
+        {"SIGNATURE_KEY": "none", "SIGNATURE_KEY_FILE": f"{KEY}{'x' * 300}"},
+    ),
+    "the key and its file": ([], {"SIGNATURE_KEY_FILE": KEY}),
+    "a flag for its file": (["--mqtt-password-file", PASSWORD.replace("/", "")], {}),
     "no user": ([], {"MQTT_URL": "mqtt://host", "MQTT_PASSWORD": PASSWORD}),
     "twice": ([], {"SIGNATURE_KEY_FILE": "signature.key"}),
     "another name": ([], {"SIGNATUREKEY": KEY}),
@@ -274,6 +320,37 @@ def test_mistakes_show_none(scene: Scene, mistake: str) -> None:
     assert said, "it has something to say"
     assert "Traceback" not in said
     assert_hidden(said, [*scene.held, PASSWORD.encode("utf-16")], mistake)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "mqtt://me:{}",
+        "mqtt://me:{}/",
+        "mqtt://me:{}@host:x",
+        "mqtt://me:p@ss:{}@host/topic",
+        "mqtt://me:\u2100{}@host",
+        "mqtt://me:[{}@host",
+        "mqtt:me:{}",
+        "mqtt://host?password={}",
+        "http://me:{}@host",
+    ],
+)
+def test_the_traceback_of_a_url_that_is_none_shows_no_password(text: str) -> None:
+    given = text.format("swordfish")
+    with pytest.raises(SettingsError) as caught:
+        BrokerUrl.parse(given)
+    shown = "".join(traceback.format_exception(caught.value))
+    assert "Traceback" in shown
+    assert_hidden(shown, ["swordfish"], text)
+
+
+def test_the_name_of_a_secret_file_that_is_missing_is_shown_if_it_is_a_path(scene: Scene) -> None:
+    (scene.folder / "secrets").mkdir()
+    for name, shown in (("secrets/missing", "'secrets/missing'"), ("missing", "'***'")):
+        said = ended(scene, SIGNATURE_KEY_FILE=name)
+        assert f"signature_key_file = {shown} (" in said
+        assert "No such file or directory" in said
 
 
 @pytest.mark.parametrize("log_format", ["text", "json"])

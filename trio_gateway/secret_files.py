@@ -6,6 +6,7 @@ A secret need not stand in a file that is under version control, or in a process
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, get_args
 
 from typed_settings.types import LoadedValue, LoaderMeta
@@ -13,10 +14,10 @@ from typed_settings.types import LoadedValue, LoaderMeta
 from trio_gateway.errors import SettingsError
 from trio_gateway.settings import Secret, settings_by_path
 from trio_gateway.settings.files import is_open_to_all
+from trio_gateway.settings.values import MASK
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 __all__ = [
     "SECRET_FILES",
@@ -71,7 +72,7 @@ def with_secrets_read(layer: Layer, problems: list[str]) -> Layer:
     read = {path: loaded for path, loaded in layer.items() if path not in SECRET_FILES}
     for path in sorted(layer.keys() & SECRET_FILES.keys()):
         named, meta = layer[path]
-        where = f"{path} = {named!r} ({meta.name})"
+        where = f"{path} = {_shown(named, meta)} ({meta.name})"
         if SECRET_FILES[path] in layer:
             problems.append(f"{where}: give either the secret or its file, not both")
         elif not isinstance(named, str):
@@ -86,6 +87,28 @@ def with_secrets_read(layer: Layer, problems: list[str]) -> Layer:
                 source = FromFile(f"file {named!r}, {meta.name}", file=file)
                 read[SECRET_FILES[path]] = LoadedValue(secret, source)
     return read
+
+
+def _shown(named: object, meta: LoaderMeta) -> str:
+    """Return a file name as it may be printed: it may be the secret itself, by mistake.
+
+    So it has to lead somewhere: to a file, or to one that could be in a folder that there is. A "/"
+    alone says nothing, for base64 has it, too.
+    """
+    if isinstance(named, str):
+        file = meta.base_dir / named
+        folder = file.parent
+        is_telling = folder not in {meta.base_dir, Path(file.anchor)} and _exists(folder)
+        if is_telling or _exists(file):
+            return repr(named)
+    return repr(MASK)
+
+
+def _exists(file: Path) -> bool:
+    try:
+        return file.exists()
+    except (OSError, ValueError):  # too long for a name, or with a NUL in it
+        return False
 
 
 def cautions(merged: Layer) -> Iterator[str]:

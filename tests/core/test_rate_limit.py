@@ -80,6 +80,8 @@ def test_the_key_that_asked_last_is_kept_and_memory_is_bounded() -> None:
     [
         ("192.0.2.7", "192.0.2.7"),
         ("::ffff:192.0.2.7", "192.0.2.7"),
+        ("64:ff9b::192.0.2.7", "192.0.2.7"),
+        ("64:ff9b:1::192.0.2.7", "64:ff9b:1::/64"),
         ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
         ("fe80::1%eth0", "fe80::/64"),
         ("a name", "a name"),
@@ -87,3 +89,15 @@ def test_the_key_that_asked_last_is_kept_and_memory_is_bounded() -> None:
 )
 def test_who_counts_as_one_peer(host: str, network: str) -> None:
     assert network_of(host) == network
+
+
+def test_what_is_charged_beyond_what_is_there_is_paid_later() -> None:
+    bucket = TokenBucket(rate=2, burst=4)
+    assert bucket.charge(0.0, 3)
+    assert bucket.ready_at(0) == 0.0
+    assert not bucket.charge(0.0, 11)
+    assert bucket.ready_at(0) == 5.0
+    assert bucket.ready_at(1) == 5.5
+    assert not bucket.take(5.0)
+    assert bucket.take(5.5)
+    assert bucket.charge(100.0, 4)

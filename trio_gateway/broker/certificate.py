@@ -1,6 +1,6 @@
 """The certificate of the embedded endpoint, which is renewed while the gateway runs.
 
-Rule 1: what is on disk is looked at when a peer comes. No task polls and no signal is needed: two
+Rule 1: what is on disk is looked at when a peer speaks. No task polls and no signal is needed: two
         `stat` take 3 us, where a handshake takes 200 to 400, and reading the files 600.
 Rule 2: files that cannot be used change nothing. What was read before goes on, and so does every
         connection that began with it.
@@ -85,7 +85,7 @@ class Certificate:
         self._mind_expiry()
 
     def context(self) -> ssl.SSLContext:
-        """Return what a peer that comes now is served with. Never raises."""
+        """Return what a peer that comes now is served with."""
         now = trio.current_time()
         look = self._look_at_files()
         if look != self._look or now >= self._retry_at:
@@ -123,10 +123,7 @@ class Certificate:
         # One that is begun again and again would cost us more than the client. OpenSSL 3 refuses.
         context.options |= ssl.OP_NO_RENEGOTIATION
         context.load_cert_chain(self._cert_file, self._key_file, password=refuse_password)
-        leaf = x509.load_pem_x509_certificate(self._cert_file.read_bytes())
-        begins, expires = (
-            moment.timestamp() for moment in (leaf.not_valid_before_utc, leaf.not_valid_after_utc)
-        )
+        begins, expires = _validity(self._cert_file.read_bytes())
         if is_open_to_all(self._key_file):
             log.warning(
                 "everybody on this machine can read the TLS key",
@@ -163,6 +160,20 @@ def _look_at(file: Path) -> tuple[int, ...] | None:
     return found.st_dev, found.st_ino, found.st_ctime_ns, found.st_size
 
 
+def _validity(pem: bytes) -> tuple[float, float]:
+    """Return from when until when a certificate counts; from ever and for ever if nobody can say.
+
+    OpenSSL has taken it by now, and what peers make of it is theirs to say. cryptography is
+    stricter, and what it raises has no common base (`InvalidVersion` is no ValueError).
+    """
+    try:
+        leaf = x509.load_pem_x509_certificate(pem)
+        return leaf.not_valid_before_utc.timestamp(), leaf.not_valid_after_utc.timestamp()
+    except Exception as error:  # noqa: BLE001  see above
+        log.warning("cannot tell when the TLS certificate expires", why=str(error))
+        return -math.inf, math.inf
+
+
 def _why(error: Exception) -> str:
     if isinstance(error, ssl.SSLError):
         if error.reason == "KEY_VALUES_MISMATCH":
@@ -172,4 +183,6 @@ def _why(error: Exception) -> str:
 
 
 def _date(seconds: float) -> str:
+    if math.isinf(seconds):
+        return "unknown"
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="minutes")

@@ -1,7 +1,7 @@
 """Log lines that a stranger can cause, in a number that he cannot choose.
 
 2,000 refused connections a second would be 2,000 lines: an attack on the disk, and on the event
-loop, which a line costs more than the refusal.
+loop, for writing a line takes longer than refusing a connection.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ INTERVAL = 1.0
 
 @define
 class Complaints:
-    """At most one line in `INTERVAL` for each event and reason; both come from our own code.
+    """At most one line in `INTERVAL` for each event and reason; no peer can invent either.
 
     The first is written at once. The ones that are not written are counted in the next that is, as
     `suppressed`; the statistics have counted them all.

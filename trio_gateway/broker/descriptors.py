@@ -11,6 +11,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import structlog
+from attrs import evolve
 
 if sys.platform != "win32":
     import resource
@@ -18,32 +19,41 @@ if sys.platform != "win32":
 if TYPE_CHECKING:
     from trio_gateway.settings import MqttSettings
 
-__all__ = ["room_for_pending"]
+__all__ = ["within_descriptors"]
 
 log = structlog.get_logger(__name__)
 
 SPARE = 128
-"""For all that is no connection of ours. A guess: 8 workers have 32."""
+"""For all that is no connection of ours. A guess: 8 workers have 32. Of fewer than 256, a half."""
 
 PENDING_SHARE = 4
-"""Strangers get at most a quarter of too few descriptors. A guess: clients are worth more."""
+"""Strangers get a quarter of too few descriptors, and what clients could not use. A guess."""
 
 
-def room_for_pending(settings: MqttSettings) -> int:
-    """Return `max_pending`, or what there can be of it; say so if that is less."""
+def within_descriptors(settings: MqttSettings) -> MqttSettings:
+    """Return the settings, with lower bounds on connections if there cannot be so many."""
     limit = _most_open_files()
     wanted = settings.max_clients + settings.max_pending + SPARE
     if limit >= wanted:
-        return settings.max_pending
-    room = min(settings.max_pending, max(1, int(limit) // PENDING_SHARE))
+        return settings
+    room = int(max(limit - SPARE, limit // 2))
+    pending = max(1, room // PENDING_SHARE, room - settings.max_clients)
+    pending = min(pending, settings.max_pending)
+    lower = evolve(
+        settings,
+        max_pending=pending,
+        max_pending_per_address=min(settings.max_pending_per_address, pending),
+        max_clients=min(settings.max_clients, max(1, room - pending)),
+    )
     log.warning(
         "too few file descriptors for all connections that the settings allow",
         limit=limit,
         wanted=wanted,
-        max_pending=room,
+        max_clients=lower.max_clients,
+        max_pending=lower.max_pending,
         fix="raise `ulimit -n`, or lower mqtt.max_clients and mqtt.max_pending",
     )
-    return room
+    return lower
 
 
 def _most_open_files() -> float:

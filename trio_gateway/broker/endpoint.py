@@ -13,18 +13,17 @@ there is none).
 
 from __future__ import annotations
 
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import structlog
 import trio
 from attrs import asdict
 
 from trio_gateway.broker.admission import Admission, Refused
-from trio_gateway.broker.certificate import Certificate
 from trio_gateway.broker.complaints import Complaints
-from trio_gateway.broker.connection import CLOSE_TIMEOUT, Connection
+from trio_gateway.broker.connection import Connection
 from trio_gateway.broker.exchange import Exchange
 from trio_gateway.broker.intake import Intake
 from trio_gateway.broker.peer import Peer
@@ -32,20 +31,19 @@ from trio_gateway.broker.register import Register
 from trio_gateway.broker.requests import Requests
 from trio_gateway.broker.statistics import BrokerStatistics, Counters
 from trio_gateway.broker.throttle import Throttles
-from trio_gateway.broker.tls import TlsListener
+from trio_gateway.broker.tls import TlsStream
 from trio_gateway.core.mqtt_packet import ConnAck, Publish, encode
 from trio_gateway.core.mqtt_types import ACCEPTED, BAD_PROTOCOL
 from trio_gateway.errors import BadPacket
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import Iterator
 
     from trio_gateway.broker.admission import Authenticate, Client
     from trio_gateway.interfaces import Address, ControlSink
-    from trio_gateway.settings import Address as ListenAddress
     from trio_gateway.settings import MqttSettings
 
-__all__ = ["Broker", "open_broker"]
+__all__ = ["Broker"]
 
 log = structlog.get_logger(__name__)
 
@@ -74,7 +72,7 @@ class Broker:
         self._counters = Counters()
         self._complaints = Complaints()
         self._connections: set[Connection] = set()
-        self._intake = Intake(settings)
+        self._intake = Intake(settings, self._counters)
         self._clients = Register(settings)
         self._admission = Admission(settings, authenticate, self._clients)
         self._throttles = Throttles(settings, self._counters)
@@ -111,14 +109,15 @@ class Broker:
             subscriptions=self._exchange.subscriptions,
             retained=len(self._exchange.retained),
             retained_bytes=self._exchange.retained.total_bytes,
+            throttled_seconds=self._throttles.seconds,
             **asdict(self._counters),
         )
 
     async def serve_connection(self, stream: trio.abc.Stream) -> None:
         """Serve one peer until it is gone, then close the stream. Raises nothing but Cancelled."""
         peer = Peer.of(stream)
-        if not self._intake.may_come(peer, trio.current_time()):
-            self._turn_away(peer, "connect_rate_per_address")
+        if (limit := self._intake.why_not(peer, trio.current_time())) is not None:
+            self._turn_away(peer, limit)
             await trio.aclose_forcefully(stream)
             return
         self._counters.accepted += 1
@@ -130,13 +129,10 @@ class Broker:
         finally:
             self._connections.discard(connection)
             self._intake.discard(connection)
-            self._counters.closed[connection.ending or "cancelled"] += 1
+            if isinstance(stream, TlsStream) and stream.failure is not None:
+                self._counters.handshakes_failed[stream.failure] += 1
+                self._complain(connection, "TLS handshake failed", stream.failure)
             await trio.aclose_forcefully(stream)
-
-    def handshake_failed(self, peer: Peer, reason: str) -> None:
-        """Take note of a peer that never got TLS to work; `serve_connection` ends it."""
-        self._counters.handshakes_failed[reason] += 1
-        self._complaints.say(log.info, "TLS handshake failed", reason, peer=peer.name)
 
     def end_all(self) -> None:
         """Let every connection send what is queued, and end."""
@@ -149,10 +145,14 @@ class Broker:
         self._complaints.say(log.warning, event, reason, peer=peer.name)
 
     async def _converse(self, connection: Connection) -> None:
-        with self._contained(connection):
-            client = await self._admit(connection)
-            if client is not None:
-                await self._serve_client(client)
+        try:
+            with self._contained(connection):
+                client = await self._admit(connection)
+                if client is not None:
+                    await self._serve_client(client)
+        finally:
+            self._counters.closed[connection.ending or "cancelled"] += 1
+            self._intake.put_first(connection)
 
     @contextmanager
     def _contained(self, connection: Connection) -> Iterator[None]:
@@ -209,6 +209,7 @@ class Broker:
             older.connection.end("taken_over")  # MQTT-3.1.4-2
             self._forget(older)
         self._clients.add(client)
+        self._intake.regard(connection.peer.address, home=True)
         self._counters.connected += 1
         connection.welcome(client.patience, self._throttles.of(client.client_id))
         connection.send(encode(ConnAck(ACCEPTED)))
@@ -216,81 +217,21 @@ class Broker:
         self._sink.device_connected(client.client_id)
 
     def _forget(self, client: Client) -> None:
-        """Undo `_welcome`, unless that was done (a takeover does it for the older client)."""
+        """Undo `_welcome`, unless that was done (a takeover does it for the older client).
+
+        Whatever the sink raises is the older client's crash: the rest is done all the same.
+        """
         if not self._clients.discard(client):
             return
-        self._exchange.leave(client.connection)
+        connection = client.connection
+        self._exchange.leave(connection)
+        if not self._clients.has_address(connection.peer.address):
+            self._intake.regard(connection.peer.address, home=False)
         # When the endpoint itself goes, that says nothing about the client, and is no crowd.
-        if client.connection.ending not in {"shutdown", "cancelled"}:
-            self._intake.add(client.connection)  # until its last bytes have gone out
-            if (will := client.will) is not None:
-                self._requests.take(client, will.topic, will.payload, retain=will.retain)
-        log.info("mqtt client gone", client=client.client_id, reason=client.connection.ending)
-        self._sink.device_disconnected(client.client_id)
-
-
-@asynccontextmanager
-async def open_broker(
-    settings: MqttSettings, *, sink: ControlSink, authenticate: Authenticate
-) -> AsyncIterator[Broker]:
-    """Listen on `settings.listen` and `settings.tls_listen` and serve until the block is left.
-
-    On leaving, no more connections are taken, and those there are get `CLOSE_TIMEOUT` seconds to
-    read what is queued for them. When cancelled or left by an exception, they are closed at once.
-
-    Args:
-        settings: Section `mqtt`.
-        sink: Is told of devices and of what they say.
-        authenticate: Decides who is let in; called in the Trio thread for every CONNECT.
-
-    Raises:
-        OSError: An address cannot be listened on.
-        SettingsError: The certificate or its key cannot be used.
-    """
-    certificate = _certificate(settings)
-    async with AsyncExitStack() as sockets:
-        plain = await _listen(settings.listen, sockets)
-        tls = await _listen(settings.tls_listen, sockets)
-        broker = Broker(
-            settings,
-            sink=sink,
-            authenticate=authenticate,
-            address=_address(plain),
-            tls_address=_address(tls),
-        )
-        listeners: list[trio.abc.Listener[Any]] = [*plain]
-        if certificate is not None:
-            listeners += [TlsListener(each, certificate, broker.handshake_failed) for each in tls]
-        async with trio.open_nursery() as connections:
-            async with trio.open_nursery() as intake:
-                await intake.start(
-                    partial(
-                        trio.serve_listeners,
-                        broker.serve_connection,
-                        listeners,
-                        handler_nursery=connections,
-                    )
-                )
-                yield broker
-                intake.cancel_scope.cancel()
-            connections.cancel_scope.deadline = trio.current_time() + CLOSE_TIMEOUT
-            broker.end_all()
-
-
-def _certificate(settings: MqttSettings) -> Certificate | None:
-    if settings.tls_listen is None or settings.tls_cert_file is None:  # the settings go together
-        return None
-    return Certificate(settings.tls_cert_file, settings.tls_key_file)
-
-
-async def _listen(
-    address: ListenAddress | None, sockets: AsyncExitStack
-) -> list[trio.SocketListener]:
-    if address is None:
-        return []
-    listeners = await trio.open_tcp_listeners(address.port, host=address.host)
-    return [await sockets.enter_async_context(each) for each in listeners]
-
-
-def _address(listeners: list[trio.SocketListener]) -> Address | None:
-    return listeners[0].socket.getsockname()[:2] if listeners else None
+        if connection.ending not in {"shutdown", "cancelled"}:
+            self._intake.add(connection, over=True)  # until its last bytes have gone out
+            with self._contained(connection):
+                self._requests.publish_will(client)
+        log.info("mqtt client gone", client=client.client_id, reason=connection.ending)
+        with self._contained(connection):
+            self._sink.device_disconnected(client.client_id)

@@ -8,6 +8,7 @@ from typing import Self
 import trio
 from attrs import frozen
 
+from trio_gateway.broker.lingering import bottom_of
 from trio_gateway.core.rate_limit import network_of
 
 __all__ = ["Peer"]
@@ -18,7 +19,7 @@ class Peer:
     """The other end of one stream.
 
     Attributes:
-        name: "host:port", for the log.
+        name: "host:port", or "[host]:port" for IPv6, for the log.
         address: What limits per address go by: an IPv4 address, or an IPv6 network of 64 bits.
     """
 
@@ -31,11 +32,11 @@ class Peer:
 
         What has no address, or none any more, is named by its kind, and all those count as one.
         """
-        while (below := getattr(stream, "transport_stream", None)) is not None:  # TLS
-            stream = below
+        stream = bottom_of(stream)
         if isinstance(stream, trio.SocketStream):
             with suppress(OSError):  # gone already
                 host, port = stream.socket.getpeername()[:2]
-                return cls(f"{host}:{port}", network_of(host))
+                shown = f"[{host}]" if ":" in host else host
+                return cls(f"{shown}:{port}", network_of(host))
         kind = type(stream).__name__
         return cls(kind, kind)

@@ -32,6 +32,10 @@ class Register:
         """Return the client with this id, if it is here."""
         return self._clients.get(client_id)
 
+    def has_address(self, address: str) -> bool:
+        """Whether a client is here from there."""
+        return address in self._of_address
+
     def lack_of_room(self, client_id: str, address: str) -> str | None:
         """Return the limit that keeps a client out, or None. Who takes its own place needs none."""
         older = self._clients.get(client_id)

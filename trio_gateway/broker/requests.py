@@ -102,6 +102,17 @@ class Requests:
             self._counters.denied["publish"] += 1
         return 0
 
+    def publish_will(self, client: Client) -> None:
+        """Publish the will of a client that is gone, if it has one and has not said too much."""
+        will = client.will
+        if will is None:
+            return
+        if client.connection.in_debt:  # else who comes and goes could say more than who stays
+            self._counters.dropped["throttled"] += 1
+            return
+        copies = self.take(client, will.topic, will.payload, retain=will.retain)
+        client.connection.charge_will(copies)
+
     async def _subscribe(self, client: Client, packet: Subscribe) -> None:
         # A packet can hold 16,000 filters, or one as often: as many are looked at as one may hold.
         granted: dict[str, bool] = {}

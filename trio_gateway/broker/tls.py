@@ -1,9 +1,11 @@
 """Peers behind TLS.
 
 Rule 1: a handshake is the peer's own business. It happens in the peer's task, under the deadline
-        for CONNECT, after the limits on connections, and nobody else waits for it.
-Rule 2: one handshake begins in one turn of the event loop. When 500 peers come at once, whatever is
-        due meanwhile is 18 ms late at most; it was 70 to 100 without this, and 28 without TLS.
+        for CONNECT, after the limits on connections, and nobody else waits for it. Until a byte has
+        come, not even the certificate is looked at.
+Rule 2: one handshake takes one step in one turn of the event loop, whatever the peers have sent in
+        whatever pieces: every read of every handshake waits its turn. When 500 peers come at once,
+        whatever is due meanwhile is 4 ms late at most (measured); it was 50 to 160 without this.
 """
 
 from __future__ import annotations
@@ -13,14 +15,20 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from trio_gateway.broker.peer import Peer
-
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from trio_gateway.broker.certificate import Certificate
 
 __all__ = ["TlsListener", "TlsStream"]
+
+READ_BYTES = 16 * 1024
+"""Asked of TCP at once: the largest TLS record. SSLStream itself would ask for 64 KiB."""
+
+HANDSHAKE_BYTES = 4 * 1024
+"""The same in a handshake. A client says about 0.5 KiB, with post-quantum keys 1.8."""
+
+HANDSHAKE_READS = 64
+"""In one handshake. A guess: eight times what a client needs in segments of 536 bytes, the smallest
+that IPv4 promises. One who sends byte by byte would otherwise take 500 turns."""
 
 
 class TlsListener(trio.abc.Listener["TlsStream"]):
@@ -29,26 +37,16 @@ class TlsListener(trio.abc.Listener["TlsStream"]):
     Args:
         transport: Accepts their TCP connections.
         certificate: Ours.
-        on_failure: Called with a peer whose handshake failed, and the reason: as
-            OpenSSL names it ("http_request", "tlsv1_alert_unknown_ca"), "eof", "reset", or
-            "unfinished" for one that took too long or was turned away in its midst.
     """
 
-    def __init__(
-        self,
-        transport: trio.SocketListener,
-        certificate: Certificate,
-        on_failure: Callable[[Peer, str], None],
-    ) -> None:
+    def __init__(self, transport: trio.SocketListener, certificate: Certificate) -> None:
         self._transport = transport
         self._certificate = certificate
-        self._on_failure = on_failure
         self._turns = trio.Lock()
 
     async def accept(self) -> TlsStream:
         """Return the next peer as soon as it has connected: its handshake is not awaited."""
-        tcp = await self._transport.accept()
-        return TlsStream(tcp, self._certificate.context(), self._turns, self._on_failure)
+        return TlsStream(await self._transport.accept(), self._certificate, self._turns)
 
     async def aclose(self) -> None:
         """Close the socket."""
@@ -56,66 +54,101 @@ class TlsListener(trio.abc.Listener["TlsStream"]):
 
 
 class TlsStream(trio.abc.Stream):
-    """A peer behind TLS. The handshake is part of the first `receive_some`.
+    """A peer behind TLS. The handshake is part of the first use.
 
     Like HTTPS, this neither sends nor expects TLS' own goodbye (close_notify): devices just close,
     and MQTT has DISCONNECT to tell a farewell from a connection that was cut.
 
     Attributes:
         transport_stream: TCP below.
+        failure: Why there is no TLS: as OpenSSL names it ("http_request",
+            "tlsv1_alert_unknown_ca"), "unknown" if it does not; "eof", "reset", "dripping" for
+            one that came in too many pieces; "unfinished" before the end of the handshake. None
+            after that.
     """
 
-    def __init__(
-        self,
-        tcp: trio.SocketStream,
-        context: ssl.SSLContext,
-        turns: trio.Lock,
-        on_failure: Callable[[Peer, str], None],
-    ) -> None:
+    def __init__(self, tcp: trio.SocketStream, certificate: Certificate, turns: trio.Lock) -> None:
         self.transport_stream = tcp
+        self.failure: str | None = "unfinished"
+        self._certificate = certificate
         self._turns = turns
-        self._tls = trio.SSLStream(tcp, context, server_side=True, https_compatible=True)
-        self._peer = Peer.of(tcp)  # now: later it may be gone, and with it its address
-        self._on_failure = on_failure
-        self._shaken = False
+        self._tls: trio.SSLStream[_Below] | None = None
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
         """See trio.abc.ReceiveStream."""
-        if not self._shaken:
-            await self._shake_hands()
-        return await self._tls.receive_some(max_bytes)
+        tls = self._tls or await self._shake_hands()
+        return await tls.receive_some(max_bytes)
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """See trio.abc.SendStream."""
-        await self._tls.send_all(data)
+        tls = self._tls or await self._shake_hands()
+        await tls.send_all(data)
 
     async def wait_send_all_might_not_block(self) -> None:
         """See trio.abc.SendStream."""
-        await self._tls.wait_send_all_might_not_block()
+        await self.transport_stream.wait_send_all_might_not_block()
 
     async def aclose(self) -> None:
         """See trio.abc.AsyncResource."""
-        await self._tls.aclose()
+        await self.transport_stream.aclose()
 
-    async def _shake_hands(self) -> None:
-        reason = "unfinished"
+    async def _shake_hands(self) -> trio.SSLStream[_Below]:
+        below = _Below(self.transport_stream, self._turns)
+        await trio.lowlevel.wait_readable(self.transport_stream.socket)
+        await below.wait_turn()
+        tls = trio.SSLStream(
+            below, self._certificate.context(), server_side=True, https_compatible=True
+        )
         try:
-            await trio.lowlevel.wait_readable(self.transport_stream.socket)
-            async with self._turns:
-                pass
-            await self._tls.do_handshake()
+            await tls.do_handshake()
         except trio.BrokenResourceError as error:
-            reason = _failure(error.__cause__)
+            self.failure = "dripping" if below.dripping else _failure(error.__cause__)
             raise
-        else:
-            self._shaken = True
-        finally:
-            if not self._shaken:
-                self._on_failure(self._peer, reason)
+        below.shaking = False
+        self._tls = tls
+        self.failure = None
+        return tls
+
+
+class _Below(trio.abc.Stream):
+    """TCP, as SSLStream gets it: see Rule 2."""
+
+    def __init__(self, tcp: trio.SocketStream, turns: trio.Lock) -> None:
+        self.shaking = True
+        self.dripping = False
+        self._tcp = tcp
+        self._turns = turns
+        self._reads_left = HANDSHAKE_READS
+
+    async def wait_turn(self) -> None:
+        # Trio hands a lock over from one turn of the event loop to the next.
+        async with self._turns:
+            pass
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:  # noqa: ARG002  ours
+        if not self.shaking:
+            return await self._tcp.receive_some(READ_BYTES)
+        if not self._reads_left:
+            self.dripping = True
+            raise trio.BrokenResourceError("a handshake in too many pieces")
+        self._reads_left -= 1
+        data = await self._tcp.receive_some(HANDSHAKE_BYTES)
+        await self.wait_turn()
+        return data
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await self._tcp.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._tcp.wait_send_all_might_not_block()
+
+    async def aclose(self) -> None:
+        await self._tcp.aclose()
 
 
 def _failure(cause: BaseException | None) -> str:
     if isinstance(cause, (ssl.SSLEOFError, ssl.SSLSyscallError)):
         return "eof"
-    reason = cause.reason if isinstance(cause, ssl.SSLError) else None
-    return reason.lower() if reason else "reset"
+    if isinstance(cause, ssl.SSLError):
+        return cause.reason.lower() if cause.reason else "unknown"
+    return "reset"

@@ -1,13 +1,14 @@
 """Token buckets: so many a second on average, so many at once, for one or for each of many.
 
 A bucket holds at most `burst` tokens and gains `rate` of them a second; what costs more than it
-holds is not taken and costs nothing (RFC 2697 has the same bucket, in bytes).
+holds is not taken and costs nothing (RFC 2697 has the same bucket, in bytes), or is charged and
+leaves a debt.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from ipaddress import IPv6Address, ip_address, ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,9 @@ __all__ = ["RateLimits", "TokenBucket", "network_of"]
 
 IPV6_SUBSCRIBER_BITS = 64
 """One subscriber has at least this network to himself (RFC 6177), so its hosts are one peer."""
+
+NAT64 = ip_network("64:ff9b::/96")
+"""All of IPv4, as a translator shows it to IPv6 (RFC 6052): one network, but not one subscriber."""
 
 
 @define
@@ -42,13 +46,21 @@ class TokenBucket:
 
     def take(self, now: float, cost: float = 1.0) -> bool:
         """Take `cost` tokens if they are there. A clock that goes back adds none."""
-        if now > self._at:
-            self._tokens = min(self.burst, self._tokens + (now - self._at) * self.rate)
-            self._at = now
+        self._fill(now)
         if self._tokens < cost:
             return False
         self._tokens -= cost
         return True
+
+    def charge(self, now: float, cost: float) -> bool:
+        """Take `cost` tokens, those that are not there from what comes in next.
+
+        Returns:
+            Whether they were there. If not, `ready_at(0)` says when the debt is paid.
+        """
+        self._fill(now)
+        self._tokens -= cost
+        return self._tokens >= 0
 
     def ready_at(self, cost: float = 1.0) -> float:
         """Return when `take` will succeed: now or earlier if it does now; inf beyond `burst`."""
@@ -57,6 +69,11 @@ class TokenBucket:
         if self._tokens >= cost:
             return self._at
         return self._at + (cost - self._tokens) / self.rate
+
+    def _fill(self, now: float) -> None:
+        if now > self._at:
+            self._tokens = min(self.burst, self._tokens + (now - self._at) * self.rate)
+            self._at = now
 
 
 @define
@@ -104,7 +121,8 @@ class RateLimits:
 def network_of(host: str) -> str:
     """Return what stands for a peer in limits: its IPv4 address, or its IPv6 network of 64 bits.
 
-    An IPv4 address inside IPv6 ("::ffff:192.0.2.7") counts as IPv4; what is no address, as itself.
+    An IPv4 address inside IPv6 ("::ffff:192.0.2.7", "64:ff9b::192.0.2.7") counts as IPv4; what is
+    no address, as itself.
     """
     try:
         address = ip_address(host.partition("%")[0])
@@ -113,5 +131,7 @@ def network_of(host: str) -> str:
     if isinstance(address, IPv6Address):
         if address.ipv4_mapped is not None:
             return str(address.ipv4_mapped)
+        if address in NAT64:
+            return str(IPv4Address(int(address) & 0xFFFF_FFFF))
         return str(ip_network((address, IPV6_SUBSCRIBER_BITS), strict=False))
     return str(address)

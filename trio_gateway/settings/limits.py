@@ -29,7 +29,8 @@ class MqttLimits:
         COUNT,
         unit="connections",
         help="Held at once that belong to no client: CONNECT has not come yet, or the end has. Of "
-        "more, the oldest of the address that has most of them is closed.",
+        "more, the oldest is closed; of an address that has more than an eighth, its own oldest. "
+        "Half is for addresses that have a client.",
         why="Guess: as many as `max_clients`, for all may come again at once. 20 MB when all are.",
     )
     max_pending_per_address: int = setting(
@@ -62,6 +63,21 @@ class MqttLimits:
         why="Guess: 1,000 more devices in 10 s. One that is refused costs 0.3 ms, so those of one "
         "address are 3 % of a core.",
     )
+    connect_rate: float = setting(
+        500.0,
+        _RATE,
+        unit="connections/s",
+        help="New ones from all addresses that have no client, on average; more are closed at "
+        "once. For who has more addresses than can be counted: an IPv6 site has 65,536 networks.",
+        why="Guess: with a TLS handshake of 0.4 ms each, a third of a core.",
+    )
+    connect_burst: int = setting(
+        4096,
+        COUNT,
+        unit="connections",
+        help="Such new ones in a moment, after a time without any.",
+        why="Guess: `max_clients` that come back after a power cut, and three more attempts.",
+    )
     connect_burst_per_address: int = setting(
         1024,
         COUNT,
@@ -73,8 +89,8 @@ class MqttLimits:
         10.0,
         _RATE,
         unit="logins/s",
-        help="Wrong ids and passwords from one address, on average. Beyond it CONNECT is refused "
-        "unheard, but not for an id that has been let in from there before.",
+        help="Wrong ids and passwords from one address, on average. More are answered with code 3 "
+        '("come later"); right ones are let in.',
         why="Guess: 512 devices with old passwords that come once a minute.",
     )
     failed_login_burst: int = setting(
@@ -82,7 +98,7 @@ class MqttLimits:
         COUNT,
         unit="logins",
         help="Such failures in a moment, after a time without any.",
-        why="A school's devices, half of them with old passwords, must not lock out the others.",
+        why="A school's devices with old passwords, all at once.",
     )
     login_rate_per_client: float = setting(
         1.0,
@@ -104,7 +120,8 @@ class MqttLimits:
         _RATE,
         unit="packets/s",
         help="Taken from one client, on average, whatever they are; the rest waits in its socket. "
-        "A filter that is subscribed to and each further client that gets a message count as one.",
+        "A filter that is subscribed to and each further client that gets a message count as one; "
+        "a will counts like a message.",
         why="Guess: a device in a call says fewer than 5 a second. A hello, the dearest of all, "
         "takes 0.9 ms: 2 % of a core for who says nothing else.",
     )
@@ -119,7 +136,8 @@ class MqttLimits:
         64.0 * KIB,
         _RATE,
         unit="bytes/s",
-        help="Taken from one client, on average; the rest waits in its socket.",
+        help="Taken from one client, on average; the rest waits in its socket. What is read at "
+        "once counts as 256 at least.",
         why="Guess: one of the largest packets a second. A SUBSCRIBE of that size, with 16,000 "
         "filters, takes 12 ms.",
     )
@@ -129,6 +147,15 @@ class MqttLimits:
         unit="bytes",
         help="Taken from one client in a moment, after a time with less.",
         why="Guess: 16 tool lists of 16 KiB. The least is what is read from a socket at once.",
+    )
+    throttle_timeout: float = setting(
+        60.0,
+        DURATION,
+        unit="s",
+        help="A client that these limits have kept waiting for so much longer than it paused by "
+        "itself is disconnected.",
+        why="Guess. One that is gone is noticed only when all that it said has been read: for 4 MB "
+        "of small packets that were hours.",
     )
     send_timeout: float = setting(
         20.0,

@@ -19,6 +19,9 @@ ADDRESS_WORDS = (
 )
 MASK = "***"
 _HOST = re.compile(r"[^\s/@\[\]]+")
+_SCHEME = re.compile(r"[A-Za-z0-9+.-]*://|")
+_NAME = re.compile(r"[^\s:/?#%\[\]]*")
+_PLACE = re.compile(rf"({_NAME.pattern}|\[[0-9A-Fa-f:.]*\])(:[0-9]{{1,5}})?/?")
 _MAX_PORT = 65535
 _PORTS = {"mqtt": 1883, "mqtts": 8883}  # as registered with IANA
 
@@ -130,8 +133,9 @@ class BrokerUrl:
         try:
             parts = urlsplit(text)
             port = parts.port
-        except ValueError as error:
-            raise SettingsError(f"{mask_url(text)!r} is not a URL") from error
+        except ValueError:
+            # Not "from": urllib quotes what it takes for a port, and that may be the password.
+            raise SettingsError(f"{mask_url(text)!r} is not a URL") from None
         if parts.scheme not in _PORTS or not parts.hostname or port == 0 or _has_tail(parts):
             raise SettingsError(
                 f"{mask_url(text)!r} is not mqtt://[USER:PASSWORD@]HOST[:PORT] (mqtts:// for TLS)"
@@ -158,8 +162,18 @@ def mask_url(text: object) -> str:
 
     Works on what is no URL as well, because people mistype them: whatever stands between a colon
     and the last @ is taken for a password, so an unescaped @ or / in it does not print its tail.
+    Without an @, or behind it, only what looks like a host with a port is shown in full: the @ may
+    be what is missing.
     """
-    userinfo, at, host = str(text).rpartition("@")
-    scheme = re.match(r"[A-Za-z0-9+.-]*://|", userinfo)[0]  # type: ignore[index]  # always matches
-    name, colon, _password = userinfo[len(scheme) :].partition(":")
-    return f"{scheme}{name}{colon}{MASK if colon else ''}{at}{host}"
+    whole = str(text)
+    scheme = _SCHEME.match(whole)[0]  # type: ignore[index]  # always matches
+    userinfo, at, place = whole[len(scheme) :].rpartition("@")
+    name, colon, _password = userinfo.partition(":")
+    return f"{scheme}{name}{colon}{MASK if colon else ''}{at}{_mask_place(place)}"
+
+
+def _mask_place(text: str) -> str:
+    if _PLACE.fullmatch(text):
+        return text
+    shown = len(_NAME.match(text)[0]) + 1  # type: ignore[index]  # always matches
+    return f"{text[:shown]}{MASK}"
