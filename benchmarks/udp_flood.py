@@ -37,14 +37,14 @@ from attrs import define, field
 from trio_gateway.settings import Address
 from trio_gateway.simulator.caller import Caller
 from trio_gateway.simulator.handset import Meters
-from trio_gateway.simulator.lines import DatagramLine, DatagramLines
+from trio_gateway.simulator.lines import DatagramLine
 from trio_gateway.simulator.plan import Plan
+from trio_gateway.simulator.surroundings import RealSurroundings
 from trio_gateway.simulator.voice import voice
 from trio_gateway.speech import CLIPS
-from trio_gateway.timers import Timers
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
 
     from trio_gateway.core.window import Summary
 
@@ -55,28 +55,6 @@ FLOODER: Final = Path(__file__).with_name("udp_flooder.py")
 
 
 # --------------------------------------------------------------------------- the devices
-
-
-@define(eq=False)
-class Surroundings:
-    """What the devices share; remembers their lines."""
-
-    timers: Timers = field(factory=Timers)
-    lines: DatagramLines = field(factory=DatagramLines)
-
-    def call_at(self, deadline: float, callback: Callable[[], None]) -> None:
-        """See simulator.handset.Surroundings."""
-        self.timers.call_at(deadline, callback)
-
-    async def open_line(
-        self, server: tuple[str, int], receive: Callable[[bytes], None]
-    ) -> DatagramLine:
-        """See there."""
-        return await self.lines.open(server, receive)
-
-    async def next_turn(self) -> None:
-        """See there."""
-        await trio.lowlevel.checkpoint()
 
 
 @define(eq=False)
@@ -92,22 +70,17 @@ class Fleet:
         """From the first hello on."""
         for number in range(len(CLIPS)):
             voice(number)  # encoded now, not while the first devices talk
-        surroundings = Surroundings()
+        surroundings = RealSurroundings()
         self.callers += [
             Caller(
                 number, self.plan, surroundings, Meters() if number < self.victims else self.meters
             )
             for number in range(self.plan.devices)
         ]
-        with surroundings.lines:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(surroundings.timers.run)
-                nursery.start_soon(surroundings.lines.run)
-                async with trio.open_nursery() as devices:
-                    for caller in self.callers:
-                        devices.start_soon(caller.run, inf)
-                        await trio.sleep(1.0 / len(self.callers))
-                nursery.cancel_scope.cancel()
+        async with surroundings.open(), trio.open_nursery() as devices:
+            for caller in self.callers:
+                devices.start_soon(caller.run, inf)
+                await trio.sleep(1.0 / len(self.callers))
 
     def targets(self) -> list[tuple[int, int]]:
         """Return ssrc and port of each device that has a channel, as who listens in learns them."""

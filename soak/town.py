@@ -5,21 +5,16 @@ from __future__ import annotations
 import base64
 import json
 from collections import Counter
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import trio
 from attrs import define, field
 
 from trio_gateway.core.identity import sign
-from trio_gateway.simulator.lines import DatagramLines
-from trio_gateway.timers import Timers
+from trio_gateway.simulator.surroundings import RealSurroundings
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
-
     from trio_gateway.settings import Address
-    from trio_gateway.simulator.lines import DatagramLine
 
 __all__ = ["USERNAME", "Town", "client_id", "password"]
 
@@ -38,8 +33,8 @@ def password(key: str, who: str) -> str:
 
 
 @define(eq=False)
-class Town:
-    """Also what `simulator.handset.Handset` calls its surroundings.
+class Town(RealSurroundings):
+    """Surroundings of devices, and what they and strangers share besides.
 
     Attributes:
         mqtt: Of the gateway.
@@ -58,34 +53,7 @@ class Town:
     live: dict[int, int] = field(factory=dict)
     did: Counter[str] = field(factory=Counter)
     surprises: Counter[str] = field(factory=Counter)
-    timers: Timers = field(init=False)
-    lines: DatagramLines = field(init=False)
-
-    @asynccontextmanager
-    async def open(self) -> AsyncIterator[None]:
-        """Keep it going, for once. Whoever lives in it, has to be gone when this is left."""
-        self.timers, self.lines = Timers(), DatagramLines()
-        with self.lines:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self.timers.run)
-                nursery.start_soon(self.lines.run)
-                yield
-                nursery.cancel_scope.cancel()
 
     async def connect(self) -> trio.SocketStream:
         """Open a connection to the MQTT endpoint."""
         return await trio.open_tcp_stream(self.mqtt.host, self.mqtt.port)
-
-    def call_at(self, deadline: float, callback: Callable[[], None]) -> None:
-        """See simulator.handset.Surroundings."""
-        self.timers.call_at(deadline, callback)
-
-    async def open_line(
-        self, server: tuple[str, int], receive: Callable[[bytes], None]
-    ) -> DatagramLine:
-        """See simulator.handset.Surroundings."""
-        return await self.lines.open(server, receive)
-
-    async def next_turn(self) -> None:
-        """See simulator.handset.Surroundings."""
-        await trio.lowlevel.checkpoint()

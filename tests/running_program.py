@@ -32,6 +32,11 @@ class RunningProgram:
         host, _, port = self.addresses["mqtt"].rpartition(":")
         return host, int(port)
 
+    async def output_text(self) -> str:
+        """What it printed, when it has ended; it has to be started with a pipe for it."""
+        assert self.process.stdout is not None
+        return b"".join([chunk async for chunk in self.process.stdout]).decode()
+
     async def error_text(self) -> str:
         """What it wrote to standard error, when it has ended."""
         assert self.process.stderr is not None

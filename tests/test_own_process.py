@@ -38,8 +38,7 @@ async def test_many_files_may_be_open_and_what_was_loaded_is_not_collected(tmp_p
             tmp_path, program=program, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         ) as running:
             running.process.send_signal(signal.SIGTERM)
-            assert running.process.stdout is not None
-            out = b"".join([chunk async for chunk in running.process.stdout]).decode()
+            out = await running.output_text()
             error = await running.error_text()
     limits, _, frozen = out.splitlines()[-1].rpartition(" ")
     assert limits == f"({most}, {hard})"

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import subprocess
 import sys
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 import trio
 from opus_reference import packets
+from running_program import open_running_program
 from wire_device import open_device
 
 from trio_gateway import Settings, open_gateway
@@ -22,47 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
+    from running_program import RunningProgram
     from wire_device import WireDevice
-
-
-class Program:
-    """`python -m trio_gateway`, running."""
-
-    def __init__(self, process: trio.Process, addresses: dict[str, Any]) -> None:
-        self.process = process
-        self.addresses = addresses
-
-    @property
-    def mqtt(self) -> tuple[str, int]:
-        host, _, port = self.addresses["mqtt"].rpartition(":")
-        return host, int(port)
-
-    async def output(self) -> tuple[str, str]:
-        """What it printed, when it has ended."""
-        assert self.process.stdout is not None
-        assert self.process.stderr is not None
-        out = b"".join([chunk async for chunk in self.process.stdout])
-        err = b"".join([chunk async for chunk in self.process.stderr])
-        return out.decode(), err.decode()
-
-
-@asynccontextmanager
-async def open_program(tmp_path: Path, *flags: str) -> AsyncIterator[Program]:
-    ready = tmp_path / "ready.json"
-    listen = ["--mqtt-listen", "127.0.0.1:0", "--udp-listen", "127.0.0.1:0"]
-    command = [sys.executable, "-m", "trio_gateway", *listen, "--ready-file", str(ready), *flags]
-    process = await trio.lowlevel.open_process(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
-    try:
-        while not ready.exists():
-            assert process.poll() is None, "it ended before it was ready"
-            await trio.sleep(0.02)  # another process: there is nothing to wait on but its file
-        yield Program(process, json.loads(ready.read_text()))
-    finally:
-        process.kill()
-        with trio.CancelScope(shield=True):
-            await process.wait()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -70,10 +31,10 @@ async def test_a_signal_ends_an_idle_gateway_with_exit_code_0(
     tmp_path: Path, number: signal.Signals
 ) -> None:
     with trio.fail_after(15):
-        async with open_program(tmp_path) as program:
+        async with open_running_program(tmp_path, stdout=subprocess.PIPE) as program:
             program.process.send_signal(number)
             assert await program.process.wait() == 0
-            out, err = await program.output()
+            out, err = await program.output_text(), await program.error_text()
     assert "trio-gateway is up" in out
     assert program.addresses["mqtt"] in out
     assert program.addresses["udp"] in out
@@ -83,7 +44,7 @@ async def test_a_signal_ends_an_idle_gateway_with_exit_code_0(
 
 
 @asynccontextmanager
-async def open_answer(program: Program, frames: int) -> AsyncIterator[WireDevice]:
+async def open_answer(program: RunningProgram, frames: int) -> AsyncIterator[WireDevice]:
     """A device that has said so many frames and begins to hear them."""
     async with open_device(program.mqtt, "G@@@aa_bb_cc_dd_ee_ff@@@u") as device:
         await device.hello()
@@ -96,7 +57,10 @@ async def open_answer(program: Program, frames: int) -> AsyncIterator[WireDevice
 
 async def test_a_live_call_is_played_to_its_end_before_it_leaves(tmp_path: Path) -> None:
     with trio.fail_after(15):
-        async with open_program(tmp_path) as program, open_answer(program, 15) as device:
+        async with (
+            open_running_program(tmp_path, stdout=subprocess.PIPE) as program,
+            open_answer(program, 15) as device,
+        ):
             program.process.send_signal(signal.SIGTERM)
             await device.wait_for("tts", state="stop")
             await device.wait_for("goodbye", session_id=device.session_id)
@@ -109,7 +73,10 @@ async def test_the_grace_period_is_the_limit(
 ) -> None:
     monkeypatch.setenv("TRIO_GATEWAY_GRACE", "1")
     with trio.fail_after(15):
-        async with open_program(tmp_path) as program, open_answer(program, 100) as device:
+        async with (
+            open_running_program(tmp_path, stdout=subprocess.PIPE) as program,
+            open_answer(program, 100) as device,
+        ):
             started = trio.current_time()
             program.process.send_signal(signal.SIGTERM)
             await device.wait_for("goodbye", session_id=device.session_id)
@@ -119,7 +86,10 @@ async def test_the_grace_period_is_the_limit(
 
 async def test_a_second_signal_is_immediate(tmp_path: Path) -> None:
     with trio.fail_after(15):
-        async with open_program(tmp_path) as program, open_answer(program, 100) as device:
+        async with (
+            open_running_program(tmp_path, stdout=subprocess.PIPE) as program,
+            open_answer(program, 100) as device,
+        ):
             started = trio.current_time()
             program.process.send_signal(signal.SIGINT)
             await device.first_heard.wait()
@@ -130,7 +100,7 @@ async def test_a_second_signal_is_immediate(tmp_path: Path) -> None:
 
 async def test_an_address_in_use_is_one_line(tmp_path: Path) -> None:
     with trio.fail_after(15):
-        async with open_program(tmp_path) as program:
+        async with open_running_program(tmp_path, stdout=subprocess.PIPE) as program:
             host, port = program.mqtt
             result = await trio.run_process(
                 [sys.executable, "-m", "trio_gateway", "--mqtt-listen", f"{host}:{port}"],

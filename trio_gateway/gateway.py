@@ -108,15 +108,16 @@ async def open_gateway(settings: Settings | None = None) -> AsyncIterator[Gatewa
         BrokerUnavailable: An external broker is configured that can never be used.
     """
     settings = settings or Settings()
+    cores = usable_cores()
     with sole_errors():
         async with open_worker_pool(settings.pool, window=settings.metrics.window) as pool:
-            sessions = Sessions(settings, pool, cores=usable_cores())
+            sessions = Sessions(settings, pool, cores=cores)
             async with (
                 open_udp(settings.udp, route=sessions.route, batch=pool.batch) as udp,
                 _open_control(settings, sessions) as control,
                 trio.open_nursery() as nursery,
             ):
-                gateway = Gateway(settings, pool, sessions, udp, control)
+                gateway = Gateway(settings, pool, sessions, udp, control, cores=cores)
                 nursery.start_soon(gateway.sampler.run)
                 nursery.start_soon(gateway.scaler.run)
                 async with _open_http(settings.http_listen, gateway) as url:
@@ -183,6 +184,8 @@ class Gateway:
         sessions: Sessions,
         udp: UdpPlane,
         control: Any,
+        *,
+        cores: float,
     ) -> None:
         self.settings = settings
         self.pool = pool
@@ -209,13 +212,14 @@ class Gateway:
             sessions=sessions.statistics,
             interval=settings.metrics.interval,
             frames_per_worker=settings.scaling.frames_per_worker,
+            cores=cores,
         )
         self.scaler = Scaler(
             ScalingPolicy(
                 settings=settings.scaling,
                 min_workers=settings.pool.min_workers,
                 max_workers=settings.pool.max_workers,
-                cores=self.sampler.cores,
+                cores=cores,
                 latency_window=settings.metrics.window,
             ),
             signals=self.sampler.signals,

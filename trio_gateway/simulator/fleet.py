@@ -11,16 +11,13 @@ from attrs import define
 
 from trio_gateway.simulator.caller import Caller
 from trio_gateway.simulator.handset import Meters
-from trio_gateway.simulator.lines import DatagramLine, DatagramLines
 from trio_gateway.simulator.report import Failure, Report
+from trio_gateway.simulator.surroundings import RealSurroundings
 from trio_gateway.simulator.verify import judge, required_similarity
 from trio_gateway.simulator.voice import FRAME_MS, voice
 from trio_gateway.speech import CLIPS
-from trio_gateway.timers import Timers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from trio_gateway.simulator.caller import Call
     from trio_gateway.simulator.network import BadNetwork
     from trio_gateway.simulator.plan import Plan
@@ -43,17 +40,11 @@ async def simulate(plan: Plan) -> Report:
     longest = max(len(voice(number).packets) for number in range(len(CLIPS))) * FRAME_MS / 1000
     meters = Meters()
     began, cpu_s = trio.current_time(), time.process_time()
-    with DatagramLines() as lines:
-        surroundings = _Surroundings(
-            Timers(), lines, began + plan.ramp + _SETTLING, 2 * longest + _BETWEEN, plan.together
-        )
+    surroundings = _Turns(began + plan.ramp + _SETTLING, 2 * longest + _BETWEEN, plan.together)
+    async with surroundings.open():
         numbers = range(plan.first_device, plan.first_device + plan.devices)
         callers = [Caller(number, plan, surroundings, meters) for number in numbers]
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(surroundings.timers.run)
-            nursery.start_soon(lines.run)
-            await _live(callers, began, plan)
-            nursery.cancel_scope.cancel()
+        await _live(callers, began, plan)
     elapsed = trio.current_time() - began
     cpu_s = time.process_time() - cpu_s
     calls = [call for caller in callers for call in caller.calls if call.finished]
@@ -70,28 +61,21 @@ async def _live(callers: list[Caller], began: float, plan: Plan) -> None:
             nursery.start_soon(caller.run, began + plan.seconds)
 
 
-@define
-class _Surroundings:
-    timers: Timers
-    _lines: DatagramLines
-    _first_turn: float
-    _turn_s: float
-    _together: bool
+@define(eq=False)
+class _Turns(RealSurroundings):
+    """Surroundings in which all devices begin to talk at the same moments, if they are to."""
 
-    def call_at(self, deadline: float, callback: Callable[[], None]) -> None:
-        self.timers.call_at(deadline, callback)
-
-    async def open_line(
-        self, server: tuple[str, int], receive: Callable[[bytes], None]
-    ) -> DatagramLine:
-        return await self._lines.open(server, receive)
+    first_turn: float
+    turn_s: float
+    together: bool
 
     async def next_turn(self) -> None:
-        if not self._together:
+        """See Surroundings."""
+        if not self.together:
             await trio.lowlevel.checkpoint()
             return
-        turn = max(0, math.ceil((trio.current_time() - self._first_turn) / self._turn_s))
-        await trio.sleep_until(self._first_turn + turn * self._turn_s)
+        turn = max(0, math.ceil((trio.current_time() - self.first_turn) / self.turn_s))
+        await trio.sleep_until(self.first_turn + turn * self.turn_s)
 
 
 def _report(
