@@ -1,123 +1,32 @@
-"""No secret is shown: by the program whatever happens to it, and by no object that holds one."""
+"""The program shows no secret, whatever happens to it."""
 
 from __future__ import annotations
 
-import base64
-import json
 import os
-import secrets
 import signal
 import subprocess
 import sys
 import traceback
-from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from functools import lru_cache, partial
 from pathlib import Path
-from types import FunctionType, MethodType
-from typing import TYPE_CHECKING, Any
 from urllib.error import HTTPError
 from urllib.parse import quote
 from urllib.request import urlopen
 
-import attrs
 import pytest
 import trio
 from certificates import Authority, client_context
-from keeping_sink import KeepingSink
+from hidden import BASE64, DEVICE, KEY, PASSWORD, PATIENCE, assert_hidden
 from mosquitto import open_mosquitto
 from running_program import RunningProgram, open_running_program
 from wire_device import WireDevice, open_device
 
-from trio_gateway import Settings, open_gateway
-from trio_gateway.core.cipher import AudioCipher
 from trio_gateway.core.identity import sign
-from trio_gateway.core.link import AudioLink
-from trio_gateway.core.mqtt_packet import Connect, Publish, encode
-from trio_gateway.core.mqtt_types import Will
-from trio_gateway.core.sealing import Sealer
+from trio_gateway.core.mqtt_packet import Connect, encode
 from trio_gateway.errors import SettingsError
-from trio_gateway.mqtt import open_external_broker
-from trio_gateway.mqtt.client import Login
-from trio_gateway.mqtt.outbox import Outgoing
-from trio_gateway.settings import Address, BrokerUrl, MqttSettings, Secret, UdpSettings
-from trio_gateway.simulator.plan import Plan
+from trio_gateway.settings import BrokerUrl
 
-if TYPE_CHECKING:
-    from trio_gateway import Session
-
-PATIENCE = 30.0
 FAULTY = (str(Path(__file__).with_name("faulty_program.py")),)
-DEVICE = "GID@@@aa_bb_cc_dd_ee_ff@@@uuid"
-KEY = "halibut-é'\"\\-marlin"
-PASSWORD = "barracuda-é'\"\\ :@/%-swordfish"
-BASE64 = "q83vEjRWeJq83vAS/NFZ4mrze8BI0VniavN7wEjRWeI="
-SEVEN = 7
-"""Characters of a secret or of base64 that no text has by chance; bytes, of what is escaped."""
-
-
-@lru_cache
-def parts(secret: str | bytes) -> dict[int, frozenset[str]]:
-    """How parts of a secret look when they are shown, by their length."""
-    data = secret.encode() if isinstance(secret, str) else secret
-    # A byte is two digits; escaped it is four characters, but not if it is a letter.
-    wide = {data.hex(): 2, data.hex().upper(): 2, data.hex(" "): 3}
-    if isinstance(secret, bytes):
-        wide[repr(data)[2:-1]] = 4
-    found: dict[int, frozenset[str]] = {}
-    for form in forms(secret):
-        width = min(SEVEN * wide.get(form, 1), len(form))
-        found[width] = found.get(width, frozenset()) | windows(form, width)
-    return found
-
-
-def windows(text: str, width: int) -> set[str]:
-    return {text[at : at + width] for at in range(len(text) - width + 1)}
-
-
-def forms(secret: str | bytes) -> set[str]:
-    """How a whole secret looks when it is shown."""
-    data = secret.encode() if isinstance(secret, str) else secret
-    text = data.decode("latin-1") if isinstance(secret, bytes) else secret
-    encoded = {base64.b64encode(bytes(skip) + data).decode()[4:-4] for skip in range(3)}
-    encoded |= {each.replace("+", "-").replace("/", "_") for each in encoded}
-    shown = {text, repr(text)[1:-1], json.dumps(text)[1:-1], quote(text), quote(text, safe="")}
-    shown |= {ascii(text)[1:-1], repr(data)[2:-1], data.hex(), data.hex(" "), data.hex().upper()}
-    return {each for each in shown | encoded if len(each) >= SEVEN}
-
-
-def assert_hidden(text: str, held: Iterable[str | bytes], where: object) -> None:
-    """Check that no seven characters (or bytes) of a secret are shown in any form."""
-    for secret in held:
-        for width, hidden in parts(secret).items():
-            shown = windows(text, width) & hidden
-            assert not shown, f"{where} shows {sorted(shown)}"
-
-
-def test_a_secret_is_found_in_every_form_and_in_parts() -> None:
-    secret = "swordfish é'\\"
-    for shown in (
-        f"a {secret}",
-        f"{secret!r}",
-        f"{[secret]}",
-        json.dumps({"a": secret}),
-        f"{secret.encode()!r}",
-        base64.b64encode(f"me:{secret}".encode()).decode(),
-        secret.encode().hex(),
-        f"mqtt://me:{quote(secret)}@host",
-        secret[:7],
-        f"port could not be cast: {secret[3:]!r}",
-        secret.encode().hex()[4:-4],
-    ):
-        with pytest.raises(AssertionError):
-            assert_hidden(shown, [secret], "this")
-    with pytest.raises(AssertionError):
-        assert_hidden("the wordfish", ["swordfish"], "this")
-    assert_hidden("a sword, a fish", [secret], "this")
-
-
-# The program
 
 
 class Scene:
@@ -374,139 +283,3 @@ async def test_a_broker_that_refuses_us_makes_us_show_none(scene: Scene, log_for
                 program.process.send_signal(signal.SIGTERM)
                 await program.process.wait()
     assert_hidden(output.read_text(encoding="utf-8"), scene.held, log_format)
-
-
-# Objects
-
-
-def test_objects_that_hold_one_do_not_show_it() -> None:
-    key = secrets.token_bytes(16)
-    url = BrokerUrl.parse(f"mqtts://me:{quote(PASSWORD, safe='')}@broker")
-    settings = Settings(signature_key=Secret(KEY), mqtt=MqttSettings(url=url))
-    password = PASSWORD.encode()
-    for thing in (
-        settings,
-        settings.mqtt,
-        attrs.asdict(settings),
-        attrs.asdict(settings, recurse=False),
-        Settings(mqtt=MqttSettings(url=BrokerUrl.parse("mqtt://me@h"), password=Secret(PASSWORD))),
-        url,
-        Secret(KEY),
-        [Secret(KEY)],
-        Login(url=url, identifier="x", tls=None, timeout=1.0),
-        Plan(gateway=Address("h", 1), key=Secret(KEY)),
-        AudioLink(key, 1),
-        AudioCipher(key),
-        Sealer(key, 1),
-        Connect(DEVICE, username=KEY, password=password, will=Will("topic", password)),
-        Will("topic", password),
-        Publish("topic", key.hex().encode()),
-        Outgoing("topic", key.hex().encode(), 0.0),
-    ):
-        for text in (repr(thing), str(thing), f"{thing}", f"{thing!r:>5}"):
-            assert_hidden(text, [KEY, PASSWORD, key], type(thing).__name__)
-
-
-async def test_nothing_in_a_gateway_shows_one(scene: Scene) -> None:
-    """All objects of ours that can be reached from a gateway with a call."""
-    sessions: list[Session] = []
-
-    async def listen(session: Session) -> None:
-        sessions.append(session)
-        await trio.sleep_forever()
-
-    settings = Settings(
-        signature_key=Secret(KEY),
-        mqtt=MqttSettings(listen=Address("127.0.0.1", 0)),
-        udp=UdpSettings(listen=Address("127.0.0.1", 0)),
-    )
-    with trio.fail_after(PATIENCE):
-        async with open_gateway(settings) as gateway, trio.open_nursery() as nursery:
-            await nursery.start(gateway.serve, listen)
-            address = gateway.control.address
-            password = sign(KEY.encode(), DEVICE, "user")
-            async with open_device(address, DEVICE, username="user", password=password) as device:
-                await device.hello()
-                held: list[str | bytes] = [KEY, password, device.key]
-                kinds = {type(each).__name__ for each in walk(gateway, held)}
-                task = trio.lowlevel.current_root_task()
-                assert task is not None
-                assert_tasks_hide(task, held)
-                statistics = gateway.statistics()
-                as_json = json.dumps(attrs.asdict(statistics))
-                assert_hidden(f"{as_json} {statistics!r}", held, "statistics")
-            nursery.cancel_scope.cancel()
-    assert len(sessions) == 1
-    expected = {"Session", "AudioLink", "Sealer", "AudioCipher", "Secret", "Broker", "Connection"}
-    assert expected <= kinds, "it has looked everywhere"
-
-
-async def test_nothing_in_the_front_of_an_external_broker_shows_one() -> None:
-    url = BrokerUrl.parse("mqtt://gate@127.0.0.1:1")
-    settings = MqttSettings(url=url, password=Secret(PASSWORD))
-    key = secrets.token_bytes(16)
-    async with open_external_broker(settings, sink=KeepingSink()) as front:
-        front.send(DEVICE, json.dumps({"key": key.hex()}).encode())
-        kinds = {type(each).__name__ for each in walk(front, [PASSWORD, key])}
-        assert {"Outgoing", "MqttSettings", "Secret"} <= kinds
-
-
-def walk(root: object, held: list[str | bytes]) -> Iterator[object]:
-    """Yield each object of ours that `root` leads to; none may show what is held."""
-    seen: set[int] = set()
-    todo = deque([root])
-    keep: list[object] = []  # so that no id is used twice
-    while todo:
-        thing = todo.popleft()
-        if id(thing) in seen:
-            continue
-        seen.add(id(thing))
-        keep.append(thing)
-        todo += inside(thing)
-        if isinstance(thing, (partial, FunctionType, MethodType)) or is_ours(thing):
-            assert_hidden(f"{thing!r} {thing}", held, type(thing).__name__)
-            yield thing
-
-
-def is_ours(thing: object) -> bool:
-    return type(thing).__module__.startswith("trio_gateway")
-
-
-def inside(thing: object) -> Iterable[object]:
-    """What an object of ours, a container or a function holds."""
-    match thing:
-        case Mapping():
-            held = [*thing.keys(), *thing.values()]
-        case list() | tuple() | set() | frozenset() | deque():
-            held = list(thing)
-        case partial():
-            held = [thing.func, *thing.args, *thing.keywords.values()]
-        case MethodType():
-            held = [thing.__self__]
-        case FunctionType():
-            held = [cell.cell_contents for cell in thing.__closure__ or () if filled(cell)]
-        case _ if is_ours(thing) and not isinstance(thing, type):
-            slots = [
-                each for kind in type(thing).__mro__ for each in getattr(kind, "__slots__", ())
-            ]
-            held = [getattr(thing, each) for each in slots if hasattr(thing, each)]
-            held += getattr(thing, "__dict__", {}).values()
-        case _:
-            held = []
-    return held
-
-
-def filled(cell: Any) -> bool:
-    try:
-        cell.cell_contents  # noqa: B018  raises when it is empty
-    except ValueError:
-        return False
-    return True
-
-
-def assert_tasks_hide(task: trio.lowlevel.Task, held: list[str | bytes]) -> None:
-    """Trio names tasks in its own messages."""
-    assert_hidden(f"{task!r} {task.name}", held, "task")
-    for nursery in task.child_nurseries:
-        for child in nursery.child_tasks:
-            assert_tasks_hide(child, held)
